@@ -1,0 +1,45 @@
+"""Low-pass filtering before subsampling, x (..., H, W, C) -> (..., H', W', C).
+
+    y = antialias.blur(x, stride=(2, 2), filter_size=3, padding="REFLECT")
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from cnnjax.ops import local
+from cnnjax.ops import padding as pads
+from cnnjax.ops.padding import Padding, Pair
+
+
+def blur(
+    x: jax.Array, *, stride: Pair, padding: Padding = "VALID", filter_size: int = 3
+) -> jax.Array:
+    """Binomial low-pass, then every stride-th sample (BlurPool, Zhang 2019)."""
+    x = pads.pad(x, window=(filter_size, filter_size), stride=stride, padding=padding)
+    weights = jnp.asarray(binomial(filter_size), x.dtype)
+    rows = pads.taps(x, window=(filter_size, 1), stride=(stride[0], 1))
+    x = sum(weight * row for weight, row in zip(weights, rows, strict=True))
+    columns = pads.taps(x, window=(1, filter_size), stride=(1, stride[1]))
+    return sum(weight * column for weight, column in zip(weights, columns, strict=True))
+
+
+def max_blur(
+    x: jax.Array,
+    *,
+    window: Pair,
+    stride: Pair,
+    padding: Padding = "VALID",
+    filter_size: int = 3,
+) -> jax.Array:
+    """Dense maximum, then `blur` (MaxBlurPool, Zhang 2019)."""
+    x = local.maximum(x, window=window, stride=(1, 1), padding=padding)
+    return blur(x, stride=stride, padding=padding, filter_size=filter_size)
+
+
+def binomial(size: int) -> list[float]:
+    """Row `size - 1` of Pascal's triangle over its sum: [1, 2, 1] / 4 for size 3."""
+    return [math.comb(size - 1, k) / 2.0 ** (size - 1) for k in range(size)]
