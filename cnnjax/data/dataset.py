@@ -1,0 +1,172 @@
+"""What a data set is: pictures and labels in two splits, and the card that says how to get them.
+
+A `DatasetCard` is a row of the table `DATASETS`; its `read` turns files (or nothing, for embedded
+and synthetic sets) into a `Content`; `load` wraps that in a `Dataset`.
+
+    dataset = cnnjax.data.load("mnist:train=1000")
+    dataset.train.images        # (1000, 28, 28, 1) uint8
+    dataset.mean, dataset.std   # per channel, of train.images / 255
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+Boundary = Literal["zeros", "circular"]
+
+
+class Split(NamedTuple):
+    """Pictures (N, H, W, C) uint8 in 0..255 and labels (N,) int32 in 0..num_classes - 1."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+class Content(NamedTuple):
+    """What a reader returns; None means "as the card says".
+
+    `truth` holds, for synthetic sets, what every picture was drawn from: split -> quantity -> (N,
+    ...) array.
+    """
+
+    train: Split
+    test: Split
+    classes: tuple[str, ...] | None = None
+    slack: int | None = None
+    truth: Mapping[str, Mapping[str, np.ndarray]] = {}
+
+
+class File(NamedTuple):
+    """A file as its reader wants it, uncompressed; `size` in bytes, 0 where unknown.
+
+    `md5` is the official sum of the uncompressed bytes. Where only the sum of the distributed .gz
+    file is published, `md5` is empty and `gz_md5` holds that.
+    """
+
+    name: str
+    size: int = 0
+    md5: str = ""
+    gz_md5: str = ""
+
+
+class Download(NamedTuple):
+    """A file as its official site offers it; `urls` are full addresses, tried in turn."""
+
+    name: str
+    size: int
+    md5: str
+    urls: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetCard:
+    """A row of `DATASETS`: what the set is, where its files come from, how they are read.
+
+    boundary: what a shift should bring in at the border ("zeros" where the background is black).
+    slack: pixels by which every picture may move in each direction without losing content.
+    standardize: whether networks expect (x / 255 - mean) / std; otherwise x / 255.
+    layouts: alternative groups of files, each with its folder name in the official archive; the
+        first group that is present is read. The first one is what `downloads` delivers.
+    folder: subdirectory of the data directory; `params`: own spec parameters and their defaults.
+    """
+
+    name: str
+    summary: str
+    citation: str
+    image_shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    read: Callable[[DatasetCard, Path, Mapping[str, Any]], Content]
+    embedded: bool = False
+    boundary: Boundary = "zeros"
+    slack: int = 0
+    standardize: bool = False
+    folder: str = ""
+    layouts: Mapping[str, tuple[File, ...]] = field(default_factory=dict)
+    downloads: tuple[Download, ...] = ()
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def files(self) -> tuple[File, ...]:
+        """The official files of every layout."""
+        return tuple(file for files in self.layouts.values() for file in files)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Dataset:
+    """A loaded data set; its arrays are read-only.
+
+    `spec` is the canonical text that loads the same set again; `slack` and `truth` as on `Content`.
+    """
+
+    name: str
+    spec: str
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+    standardize: bool
+    boundary: Boundary
+    slack: int
+    truth: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width, channels."""
+        height, width, channels = self.train.images.shape[1:]
+        return height, width, channels
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @cached_property
+    def checksum(self) -> str:
+        """SHA-256 over shapes and bytes of the four arrays, in the order train, test."""
+        digest = hashlib.sha256()
+        for array in (*self.train, *self.test):
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Per channel, of train.images / 255."""
+        return self._moments[0]
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Per channel, of train.images / 255; divided by the number of pixels, not one less."""
+        return self._moments[1]
+
+    @cached_property
+    def _moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        return channel_moments(self.train.images)
+
+
+def channel_moments(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and standard deviation of `images` / 255 for each channel.
+
+    images (N, H, W, C) uint8. The sums are integers, so the result does not depend on the order of
+    summation, the machine or the number of threads.
+    """
+    channels = images.shape[-1]
+    total, squares = [0] * channels, [0] * channels
+    for start in range(0, len(images), 1024):
+        block = images[start : start + 1024]
+        for channel in range(channels):
+            values = block[..., channel].astype(np.uint32)
+            total[channel] += int(values.sum(dtype=np.uint64))
+            squares[channel] += int((values * values).sum(dtype=np.uint64))
+    pixels = images[..., 0].size
+    means = tuple(s / (255 * pixels) for s in total)
+    stds = tuple(
+        math.sqrt(pixels * q - s * s) / (255 * pixels) for s, q in zip(total, squares, strict=True)
+    )
+    return means, stds
