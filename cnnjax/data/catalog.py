@@ -185,10 +185,11 @@ def limit(content: Content, split: str, count: int) -> Content:
     """Return the content with one split, and its ground truth, cut down to `count` pictures."""
     whole: Split = getattr(content, split)
     indices = subset_indices(whole.labels, count, split)
-    truth = dict(content.truth)
-    if truth:
-        truth[split] = {key: values[indices] for key, values in truth[split].items()}
-    return content._replace(**{split: take(whole, indices)}, truth=truth)
+    part: dict[str, Any] = {split: take(whole, indices)}
+    if split in content.truth:
+        known = {key: values[indices] for key, values in content.truth[split].items()}
+        part["truth"] = {**content.truth, split: known}
+    return content._replace(**part)
 
 
 def frozen(split: Split) -> Split:

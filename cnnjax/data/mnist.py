@@ -64,10 +64,11 @@ def downloads(offers: tuple[tuple[int, str], ...], sites: tuple[str, ...]) -> tu
 def read(card: DatasetCard, root: Path, params: Mapping[str, Any]) -> Content:
     """Read train and test, images (N, 28, 28, 1); errors as `files` and `idx` raise them."""
     directory, files = locate(card, root)
-    splits = [
-        read_split(directory, files[i : i + 2], card, verify=params["verify"]) for i in (0, 2)
-    ]
-    return Content(*splits)
+    verify = params["verify"]
+    return Content(
+        train=read_split(directory, files[:2], card, verify=verify),
+        test=read_split(directory, files[2:], card, verify=verify),
+    )
 
 
 def read_on_canvas(card: DatasetCard, root: Path, params: Mapping[str, Any]) -> Content:

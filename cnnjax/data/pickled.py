@@ -27,8 +27,8 @@ class _Array:
         _, shape, dtype, fortran, raw = state
         if not isinstance(dtype, _Dtype) or not isinstance(raw, bytes):
             raise pickle.UnpicklingError("an array of something other than bytes")
-        order = "F" if fortran else "C"
-        self.array = np.frombuffer(raw, np.uint8).reshape(shape, order=order)
+        array = np.frombuffer(raw, np.uint8)
+        self.array = array.reshape(shape[::-1]).T if fortran else array.reshape(shape)
 
 
 class _Dtype:
