@@ -1,0 +1,76 @@
+"""The command line: `cnnjax VERB ...`, one module a verb.
+
+    cnnjax study --pool=max,aps --stride=2 --seed=0,1,2
+    raise SystemExit(main(["train", "--pool=max"]))
+
+A verb's module has `main(words) -> exit status` and is imported only when it is called. A user's
+mistake is one line on stderr and status 2; Ctrl-C is status 130.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+
+from absl.flags import Error as FlagError
+
+from cnnjax import spec
+
+USAGE, CRASH, INTERRUPTED = 2, 70, 130
+
+VERBS: Mapping[str, str] = {
+    "study": "run a grid of trials and write its report",
+    "train": "train and measure one configuration",
+    "report": "write the tables and the report of a study again",
+    "data": "list, fetch and verify data sets",
+    "cite": "print the BibTeX of pooling methods",
+    "filters": "show an image through the classic convolution kernels",
+    "certify": "say what shifts a network is exactly invariant to, and prove it",
+    "bench": "measure speed beside stock Flax and PyTorch",
+}
+
+
+def entry_point() -> None:
+    """Run the command line of this process."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(words: Sequence[str]) -> int:
+    """Run `cnnjax` with these words; return the exit status."""
+    if not words or words[0] in ("help", "-h", "--help", "-help"):
+        print(overview())
+        return 0
+    name, rest = words[0], list(words[1:])
+    try:
+        spec.find(VERBS, name, "command")
+        return importlib.import_module(f"cnnjax.cli.{name}").main(rest)
+    except KeyboardInterrupt as interrupt:
+        complain(name, f"interrupted. {interrupt}".strip())
+        return INTERRUPTED
+    except (ValueError, TypeError, OSError, FlagError) as error:
+        return _fail(name, error, USAGE)
+    except Exception as error:
+        return _fail(name, error, CRASH)
+
+
+def overview() -> str:
+    """Return the list of verbs."""
+    lines = [f"  {verb:10}{text}" for verb, text in VERBS.items()]
+    usage = "usage: cnnjax VERB [--help] ..."
+    return "\n".join([usage, "", *lines])
+
+
+def complain(verb: str, text: str) -> None:
+    """Print one line on stderr."""
+    print(f"cnnjax {verb}: {' '.join(text.split())}", file=sys.stderr)
+
+
+def _fail(verb: str, error: Exception, status: int) -> int:
+    if os.environ.get("CNNJAX_TRACEBACK"):
+        traceback.print_exc()
+    kind = "" if status == USAGE else f"{type(error).__name__}: "
+    complain(verb, f"{kind}{error}" or type(error).__name__)
+    return status

@@ -1,0 +1,133 @@
+"""The one place that turns a Config into objects: network, optimiser, input transform.
+
+    net = build_net(config, num_classes=10, image_shape=(36, 36, 1))
+    tx = build_optimizer(config, steps=440)
+
+Choices that Config leaves at None become what the network was published with here, and limits that
+depend on the image's size are checked here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from flax.core import FrozenDict
+
+from cnnjax import optimization, spec
+from cnnjax.config import Config
+from cnnjax.data import DATASETS, Dataset
+from cnnjax.layers import pooling
+from cnnjax.nets import NETS, Network
+from cnnjax.nets.blocks import Downsampling
+from cnnjax.ops import shifts
+
+Shape = tuple[int, int, int]
+
+
+def build_net(config: Config, num_classes: int, image_shape: Shape) -> nn.Module:
+    """Return the network of `config`; ValueError where it does not fit images of `image_shape`.
+
+    The network is called net.apply(variables, x, train=False) with x (N, *image_shape) and gives
+    logits (N, num_classes).
+    """
+    card = NETS[config.net]
+    choices = _choices(config, card)
+    net = card.module(
+        num_classes=num_classes,
+        pool=_downsampling(config, card, choices["padding"]),
+        dropout=config.dropout,
+        **choices,
+    )
+    check_fit(net, config, image_shape)
+    return net
+
+
+def _choices(config: Config, card: Network) -> dict[str, Any]:
+    given = {name: getattr(config, name) for name in card.defaults}
+    return {k: card.defaults[k] if value is None else value for k, value in given.items()}
+
+
+def _downsampling(config: Config, card: Network, padding: str) -> Downsampling:
+    method, params = pooling.parse(config.pool or card.pooling["method"])
+    window = _first(config.window, card.pooling["window"])
+    return Downsampling(
+        method=method.name,
+        window=window if "window" in method.takes else None,
+        stride=_first(config.stride, card.pooling["stride"]),
+        # A method bound to one padding keeps its own; the convolutions follow the config.
+        padding=padding if padding in method.paddings else None,
+        params=FrozenDict(params),
+        position=config.pool_position,
+    )
+
+
+def _first(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def check_fit(net: nn.Module, config: Config, image_shape: Shape) -> None:
+    """Trace the network on one image without computing; name the config where it does not fit."""
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    try:
+        jax.eval_shape(lambda x: net.init(jax.random.key(0), x, train=False), image)
+    except (ValueError, ZeroDivisionError) as error:
+        arm = f"pool={config.pool}, window={config.window}, stride={config.stride}"
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{config.net} with {arm} on {image_shape} images: {reason}") from error
+
+
+def steps_per_epoch(config: Config, dataset: Dataset) -> int:
+    """Return the steps that show every training image once; the last batch may be short."""
+    return -(-len(dataset.train.labels) // config.batch_size)
+
+
+def epochs(config: Config) -> int:
+    """Return the passes over the training images: the config's, else the data set's own."""
+    return config.epochs or DATASETS[spec.parse(config.dataset)[0]].epochs
+
+
+def build_optimizer(config: Config, steps: int) -> optax.GradientTransformation:
+    """Return the optimiser with its schedule over `steps` updates."""
+    rate = optimization.schedule(config.schedule, config.lr, steps=steps, warmup=config.warmup)
+    return optimization.build(
+        config.optimizer,
+        rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        clip_norm=config.clip_norm,
+    )
+
+
+def build_loss(config: Config) -> Any:
+    """Return the loss (logits (N, K), labels (N,)) -> (N,)."""
+    loss = optimization.LOSSES[config.loss]
+    return lambda logits, labels: loss(logits, labels, config.label_smoothing)
+
+
+def build_augment(config: Config, dataset: Dataset) -> Any:
+    """Return the augmentation (key, images) -> images: a random move, or None for none."""
+    reach = config.train_shift
+    if reach == 0:
+        return None
+
+    def move(key: jax.Array, images: jax.Array) -> jax.Array:
+        offsets = jax.random.randint(key, (len(images), 2), -reach, reach + 1)
+        return shifts.move(images, offsets, dataset.boundary)
+
+    return move
+
+
+def build_input(dataset: Dataset) -> Any:
+    """Return images (..., H, W, C) uint8 -> float32 in [0, 1], standardised where the set asks."""
+    if not dataset.standardize:
+        return _to_unit
+    mean, std = (jnp.asarray(v, jnp.float32) for v in (dataset.mean, dataset.std))
+    return lambda images: (_to_unit(images) - mean) / std
+
+
+def _to_unit(images: jax.Array) -> jax.Array:
+    return images.astype(jnp.float32) / 255.0

@@ -1,0 +1,98 @@
+"""Flags derived from Config: one flag a field, a comma a sweep axis, an x a tuple.
+
+    flags = Flags("study", HELP)
+    flags.config(sweep=True)
+    flags.string("out", None, "directory of the study")
+    rest = flags.parse(words)              # words that are no flags; None after --help
+    flags.given_config()                   # {"pool": ("max", "mean")}
+    flags.out
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags as absl_flags
+
+from cnnjax import config as configs
+
+HELP_WORDS = ("-h", "-help", "--help")
+
+
+class FieldParser(absl_flags.ArgumentParser):
+    """Reads one field of Config, or a comma-separated list of its values."""
+
+    def __init__(self, name: str, *, sweep: bool) -> None:
+        self.name, self.sweep = name, sweep
+        self.syntactic_help = ""
+
+    def parse(self, argument: Any) -> tuple[Any, ...]:
+        texts = argument.split(",")
+        if len(texts) > 1 and not self.sweep:
+            raise ValueError(f"{argument!r} is a list; `cnnjax study` runs several values")
+        values = tuple(configs.read(self.name, text) for text in texts)
+        return tuple(dict.fromkeys(values))
+
+    def flag_type(self) -> str:
+        return "config"
+
+
+class Flags:
+    """The flags of one verb, on their own FlagValues: the process-wide FLAGS is never touched."""
+
+    def __init__(self, verb: str, text: str) -> None:
+        self._verb, self._text = verb, text
+        self._values = absl_flags.FlagValues()
+
+    def __getattr__(self, name: str) -> Any:
+        return self._values[name].value
+
+    def config(self, *, sweep: bool) -> None:
+        """Define a flag for every field of Config."""
+        for name, field in configs.FIELDS.items():
+            kind = field.metadata["kind"]
+            text = f"[{kind.metavar}] {field.metadata['help']}"
+            absl_flags.DEFINE(
+                FieldParser(name, sweep=sweep), name, None, text, self._values, _Text()
+            )
+
+    def string(self, name: str, default: str | None, text: str) -> None:
+        """Define a text flag."""
+        absl_flags.DEFINE_string(name, default, text, flag_values=self._values)
+
+    def integer(self, name: str, default: int | None, text: str, *, least: int = 1) -> None:
+        """Define an integer flag >= least."""
+        absl_flags.DEFINE_integer(name, default, text, least, flag_values=self._values)
+
+    def boolean(self, name: str, text: str) -> None:
+        """Define a flag that is off unless given."""
+        absl_flags.DEFINE_bool(name, False, text, flag_values=self._values)
+
+    def parse(self, words: Sequence[str]) -> list[str] | None:
+        """Read the words; return those that are no flags, None where the help was asked for."""
+        if any(word in HELP_WORDS for word in words):
+            print(self.help())
+            return None
+        return list(self._values([f"cnnjax {self._verb}", *words]))[1:]
+
+    def given_config(self) -> dict[str, tuple[Any, ...]]:
+        """Return the fields given on the command line, each with its values."""
+        return {n: self._values[n].value for n in configs.FIELDS if self._values[n].present}
+
+    def help(self) -> str:
+        """Return the help: the verb's text, then every flag with its default."""
+        defaults = {f.name: f.default for f in dataclasses.fields(configs.Config)}
+        lines = [self._text.strip(), "", "flags:"]
+        for name in self._values:
+            flag = self._values[name]
+            default = defaults.get(name, flag.default)
+            shown = "" if default in (None, False) else f" (default: {default})"
+            lines += [f"  --{name}", f"      {flag.help}{shown}"]
+        return "\n".join(lines)
+
+
+class _Text(absl_flags.ArgumentSerializer):
+    def serialize(self, value: Any) -> str:
+        return ",".join(str(item) for item in value)

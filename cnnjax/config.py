@@ -1,0 +1,243 @@
+"""Config: every knob of one trial, once; flags, help, choices and result columns derive from it.
+
+    config = Config(pool="max_blur", stride=2, seed=1)
+    trial_id(config)                          # names the trial's directory
+
+None means "as published" for the network's choices and "the data set's own" for the epochs.
+Size limits (a window larger than a map) depend on the network and are checked by `build`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import operator
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from cnnjax import spec
+from cnnjax.data import DATASETS
+from cnnjax.layers import pooling
+from cnnjax.layers.activations import ACTIVATIONS
+from cnnjax.nets import NETS
+from cnnjax.nets.blocks import NORMS, POSITIONS
+from cnnjax.ops import padding as pads
+from cnnjax.optimization import LOSSES, OPTIMIZERS, SCHEDULES
+
+# Part of every trial id: raise it when a change makes old results mean something else.
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a field reads from flag text and which values it takes."""
+
+    read: Callable[[str], Any]
+    check: Callable[[str, Any], Any]
+    metavar: str
+
+
+def knob(default: Any, kind: Kind, text: str, *, identity: bool = True) -> Any:
+    """Declare a field of Config: default, kind and help text; `identity` puts it into trial ids."""
+    return dataclasses.field(
+        default=default, metadata={"kind": kind, "help": text, "identity": identity}
+    )
+
+
+def _number(convert: Callable[[Any], Any], low: float, high: float, metavar: str) -> Kind:
+    name = "an integer" if convert is operator.index else "a number"
+    allowed = f"{name} >= {low}" if math.isinf(high) else f"{name} from {low} to {high}"
+
+    def check(field: str, value: Any) -> Any:
+        if isinstance(value, (bool, str)):
+            raise TypeError(f"{field}: expected {allowed}, got {value!r}")
+        try:
+            result = convert(value)
+        except TypeError:
+            raise TypeError(f"{field}: expected {allowed}, got {value!r}") from None
+        if not (low <= result <= high and math.isfinite(result)):
+            raise ValueError(f"{field}: expected {allowed}, got {value!r}")
+        return result
+
+    return Kind(int if convert is operator.index else float, check, metavar)
+
+
+def integer(low: int, high: float = math.inf) -> Kind:
+    """Return the kind of integers from low to high."""
+    return _number(operator.index, low, high, "int")
+
+
+def real(low: float, high: float = math.inf) -> Kind:
+    """Return the kind of real numbers from low to high."""
+    return _number(float, low, high, "float")
+
+
+def choice(names: Iterable[str]) -> Kind:
+    """Return the kind of names out of a table."""
+    table = dict.fromkeys(names)
+
+    def check(field: str, value: Any) -> Any:
+        spec.find(table, value, field)
+        return value
+
+    return Kind(str, check, "|".join(table))
+
+
+def _check_pool(field: str, value: Any) -> str:
+    card, params = pooling.parse(value)
+    del card
+    return spec.format(spec.parse(value)[0], params)
+
+
+def _check_head(field: str, value: Any) -> str:
+    pooling.parse_head(value)
+    return value
+
+
+def _check_dataset(field: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{field}: expected a name, got {value!r}")
+    name, params = spec.parse(value)
+    spec.find(DATASETS, name, field)
+    return spec.format(name, params)
+
+
+def _check_pair(field: str, value: Any) -> int | pads.Pair:
+    rows, columns = pads.pair(value, field)
+    return rows if rows == columns else (rows, columns)
+
+
+def _check_widths(field: str, value: Any) -> tuple[int, ...]:
+    if not isinstance(value, (tuple, list)):
+        value = (value,)
+    return tuple(integer(1).check(field, item) for item in value)
+
+
+def _read_tuple(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("x")) if text else ()
+
+
+def _check_text(field: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{field}: expected text, got {value!r}")
+    return value
+
+
+POOL = Kind(str, _check_pool, "NAME[:key=value...]")
+HEAD = Kind(str, _check_head, "NAME[:key=value...]")
+DATASET = Kind(str, _check_dataset, "NAME[:key=value...]")
+PAIR = Kind(_read_tuple, _check_pair, "int or AxB")
+WIDTHS = Kind(_read_tuple, _check_widths, "AxBx...")
+TEXT = Kind(str, _check_text, "text")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One trial: what is trained on what, how, and how its invariance is measured."""
+
+    net: str = knob("cnn", choice(NETS), "network")
+    pool: str | None = knob(None, POOL, "pooling method, a row of POOLS")
+    window: int | pads.Pair | None = knob(None, PAIR, "pooling window in pixels")
+    stride: int | pads.Pair | None = knob(None, PAIR, "pooling stride in pixels")
+    pool_position: str | None = knob(
+        None, choice(POSITIONS), "where the pool sits in a stage (default: the method's own place)"
+    )
+    padding: str | None = knob(None, choice(pads.PADDINGS), "padding of convolutions and pools")
+    head: str | None = knob(None, HEAD, "what turns the last feature map into a vector")
+    norm: str | None = knob(None, choice(NORMS), "normalisation after each convolution")
+    activation: str | None = knob(None, choice(ACTIVATIONS), "rectifier")
+    widths: tuple[int, ...] | None = knob(None, WIDTHS, "channels of each stage")
+    kernel_size: int | pads.Pair | None = knob(None, PAIR, "convolution kernel in pixels")
+    dense: tuple[int, ...] | None = knob(
+        None, WIDTHS, "units of the hidden full connections; empty for none"
+    )
+    dropout: float = knob(0.0, real(0.0, 0.99), "dropout rate after each hidden full connection")
+    dataset: str = knob("digits_canvas", DATASET, "data set, a row of DATASETS")
+    data_dir: str | None = knob(
+        None, TEXT, "directory of the data files (default: $CNNJAX_DATA)", identity=False
+    )
+    train_shift: int = knob(
+        2, integer(0), "training images are moved at random by up to this many pixels"
+    )
+    epochs: int | None = knob(None, integer(1), "passes over the training images")
+    batch_size: int = knob(64, integer(1), "images a step")
+    loss: str = knob("cross_entropy", choice(LOSSES), "training loss")
+    label_smoothing: float = knob(0.0, real(0.0, 0.99), "label smoothing of the cross-entropy")
+    optimizer: str = knob("adam", choice(OPTIMIZERS), "optimiser")
+    lr: float = knob(0.003, real(0.0), "peak learning rate")
+    momentum: float = knob(0.9, real(0.0, 0.9999), "momentum of sgd and nesterov")
+    weight_decay: float = knob(0.0, real(0.0), "weight decay on kernels, not on biases or norms")
+    schedule: str = knob("cosine", choice(SCHEDULES), "learning rate over the steps")
+    warmup: float = knob(0.05, real(0.0, 1.0), "share of the steps that warm the rate up")
+    clip_norm: float | None = knob(None, real(0.0), "largest global norm of a gradient")
+    eval_shift: int | None = knob(
+        None, integer(1), "farthest test shift in pixels (default: the data set's own)"
+    )
+    eval_places: int = knob(7, integer(2), "test shifts a side: 7 means a grid of 7 x 7 places")
+    shift_images: int = knob(1000, integer(1), "most test images moved to every place")
+    seed: int = knob(0, integer(0, 2**31 - 1), "seed of parameters, batches and augmentation")
+    threads: int = knob(1, integer(1), "CPU threads of the trial")
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is None and field.default is None:
+                continue
+            kind: Kind = field.metadata["kind"]
+            object.__setattr__(self, field.name, kind.check(field.name, value))
+        self._drop_window_not_taken()
+
+    def _drop_window_not_taken(self) -> None:
+        # A method without a window is one arm, whatever window its neighbours in a sweep have.
+        if self.pool is not None and "window" not in pooling.parse(self.pool)[0].takes:
+            object.__setattr__(self, "window", None)
+
+
+FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+
+
+def read(name: str, text: str) -> Any:
+    """Read the value of field `name` from flag text; `none` is None where None is allowed."""
+    field = FIELDS[name]
+    kind: Kind = field.metadata["kind"]
+    if text.lower() == "none" and field.default is None:
+        return None
+    try:
+        value = kind.read(text)
+    except ValueError:
+        raise ValueError(f"{name}: expected {kind.metavar}, got {text!r}") from None
+    return kind.check(name, value)
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Return the fields by name, tuples as lists, ready for JSON."""
+    values = dataclasses.asdict(config)
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """Inverse of `to_dict`; an unknown field raises ValueError with the nearest names."""
+    for name in values:
+        spec.find(FIELDS, name, "config")
+    return Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """Return what names a trial: the fields that differ from their defaults, machine paths aside.
+
+    A field added later keeps its default here, so that it orphans no finished trial.
+    """
+    return {
+        name: value
+        for name, value in to_dict(config).items()
+        if FIELDS[name].metadata["identity"] and getattr(config, name) != FIELDS[name].default
+    }
+
+
+def trial_id(config: Config) -> str:
+    """Return the trial's name: 12 hexadecimal digits of a hash of schema and identity."""
+    canonical = json.dumps([SCHEMA, identity(config)], sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]

@@ -1,0 +1,101 @@
+"""Losses, optimisers and learning-rate schedules by name, from plain numbers.
+
+    tx = build("sgd", learning_rate=schedule("cosine", 0.1, steps=1000, warmup=0.05), momentum=0.9)
+    losses = LOSSES["cross_entropy"](logits, labels, smoothing=0.1)      # (N,), one an image
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+Schedule = Callable[[Any], Any]
+
+
+def _cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
+    return optax.softmax_cross_entropy(logits, targets)
+
+
+def _sigmoid(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
+    return jnp.sum(optax.sigmoid_binary_cross_entropy(logits, targets), axis=-1)
+
+
+def _hinge(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
+    del smoothing
+    return optax.multiclass_hinge_loss(logits, labels)
+
+
+LOSSES: Mapping[str, Callable[[jax.Array, jax.Array, float], jax.Array]] = {
+    "cross_entropy": _cross_entropy,
+    "sigmoid": _sigmoid,
+    "hinge": _hinge,
+}
+
+
+def _step_decay(peak: float, steps: int) -> Schedule:
+    return optax.piecewise_constant_schedule(peak, {steps // 2: 0.1, steps * 3 // 4: 0.1})
+
+
+SCHEDULES: Mapping[str, Callable[[float, int], Schedule]] = {
+    "constant": lambda peak, steps: optax.constant_schedule(peak),
+    "cosine": lambda peak, steps: optax.cosine_decay_schedule(peak, max(steps, 1)),
+    "linear": lambda peak, steps: optax.linear_schedule(peak, 0.0, steps),
+    "step": _step_decay,
+    "one_cycle": lambda peak, steps: optax.cosine_onecycle_schedule(max(steps, 1), peak),
+}
+
+
+def schedule(name: str, peak: float, *, steps: int, warmup: float = 0.0) -> Schedule:
+    """Return the learning rate as a function of the step.
+
+    The first `warmup` share of `steps` rises linearly to `peak`; one_cycle has its own warm-up.
+    """
+    rise = 0 if name == "one_cycle" else round(warmup * steps)
+    after = SCHEDULES[name](peak, steps - rise)
+    if rise == 0:
+        return after
+    return optax.join_schedules([optax.linear_schedule(peak / rise, peak, rise - 1), after], [rise])
+
+
+def _decay_mask(params: Any) -> Any:
+    # Biases and normalisation scales are vectors; only kernels are pulled towards zero.
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def _sgd(learning_rate: Schedule, momentum: float, decay: float, nesterov: bool) -> Any:
+    return optax.chain(
+        optax.add_decayed_weights(decay, mask=_decay_mask),
+        optax.sgd(learning_rate, momentum=momentum or None, nesterov=nesterov),
+    )
+
+
+OPTIMIZERS: Mapping[str, Callable[..., optax.GradientTransformation]] = {
+    "sgd": lambda rate, momentum, decay: _sgd(rate, momentum, decay, False),
+    "nesterov": lambda rate, momentum, decay: _sgd(rate, momentum, decay, True),
+    "adam": lambda rate, momentum, decay: optax.adamw(rate, weight_decay=decay, mask=_decay_mask),
+    "adamw": lambda rate, momentum, decay: optax.adamw(rate, weight_decay=decay, mask=_decay_mask),
+    "lion": lambda rate, momentum, decay: optax.lion(rate, weight_decay=decay, mask=_decay_mask),
+    "rmsprop": lambda rate, momentum, decay: optax.chain(
+        optax.add_decayed_weights(decay, mask=_decay_mask),
+        optax.rmsprop(rate, momentum=momentum),
+    ),
+}
+
+
+def build(
+    name: str,
+    learning_rate: Schedule,
+    *,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    clip_norm: float | None = None,
+) -> optax.GradientTransformation:
+    """Return the optimiser `name`; `weight_decay` is decoupled for adam, adamw and lion."""
+    tx = OPTIMIZERS[name](learning_rate, momentum, weight_decay)
+    return tx if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), tx)

@@ -1,0 +1,135 @@
+"""Figures of a study, as matplotlib figures: accuracy against shift, over the canvas, consistency.
+
+    for name, figure in draw(runs, results, by=["pool", "stride"]).items():
+        figure.savefig(f"{name}.png")
+
+Colours are the Okabe-Ito palette, which colour-blind readers can tell apart; markers repeat them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#999933")
+MARKERS = "osD^vPX*"
+
+Results = Mapping[str, Mapping[str, Any]]
+
+
+def draw(runs: pd.DataFrame, results: Results, *, by: Sequence[str]) -> dict[str, Figure]:
+    """Return the study's figures by file name; `by` are the axes that tell arms apart.
+
+    The first axis is drawn as lines, the second as panels (or along x).
+    """
+    done = runs[runs["status"] == "done"]
+    if done.empty:
+        return {}
+    line, panel = by[0], by[1] if len(by) > 1 else None
+    figures = {
+        "accuracy_by_distance": by_distance(done, results, line, panel),
+        "accuracy_over_canvas": over_canvas(done, results, line, panel),
+    }
+    if panel is not None:
+        figures["consistency"] = against(done, "consistency", line, panel)
+    return figures
+
+
+def by_distance(runs: pd.DataFrame, results: Results, line: str, panel: str | None) -> Figure:
+    """Accuracy against the distance of the shift, a line a method, a panel a stride."""
+    panels = _groups(runs, panel)
+    figure, axes = _row(len(panels), 3.6, 3.4)
+    for axis, (title, group) in zip(axes, panels, strict=True):
+        for style, (name, arm) in zip(_styles(), _groups(group, line), strict=False):
+            curves = [distance_curve(_places(row, results)) for row in _records(arm)]
+            distance = curves[0][0]
+            accuracy = np.array([curve[1] for curve in curves])
+            axis.errorbar(distance, accuracy.mean(0), _std(accuracy), label=str(name), **style)
+        axis.set(title=_title(panel, title), xlabel="shift (px, larger axis)", ylim=(0, 1.02))
+    axes[0].set_ylabel("accuracy")
+    axes[-1].legend(title=line, fontsize="small", frameon=False)
+    return figure
+
+
+def over_canvas(runs: pd.DataFrame, results: Results, line: str, panel: str | None) -> Figure:
+    """Accuracy at every place of the test grid, mean over seeds: a map for each arm."""
+    rows, columns = _groups(runs, line), _groups(runs, panel)
+    figure = Figure(figsize=(1.2 + 1.45 * len(columns), 0.6 + 1.45 * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), len(columns), squeeze=False)
+    image = None
+    for (i, (name, _)), (j, (title, group)) in itertools.product(enumerate(rows), enumerate(columns)):
+        arm = group[group[line] == name]
+        axes[i, j].set(xticks=[], yticks=[])
+        if i == 0:
+            axes[i, j].set_title(_title(panel, title), fontsize="small")
+        if j == 0:
+            axes[i, j].set_ylabel(str(name), fontsize="small")
+        if len(arm):
+            maps = [np.asarray(_places(row, results)["accuracy"]) for row in _records(arm)]
+            side = round(np.sqrt(maps[0].size))
+            image = axes[i, j].imshow(np.mean(maps, 0).reshape(side, side), vmin=0, vmax=1, cmap="cividis")
+    figure.colorbar(image, ax=axes, label="accuracy", shrink=0.6)
+    return figure
+
+
+def against(runs: pd.DataFrame, metric: str, line: str, x: str) -> Figure:
+    """A metric against one axis, mean and standard deviation over seeds, a line a method."""
+    figure, (axis,) = _row(1, 5.0, 3.6)
+    places = {value: index for index, (value, _) in enumerate(_groups(runs, x))}
+    for style, (name, arm) in zip(_styles(), _groups(runs, line), strict=False):
+        groups = [(places[value], group[metric]) for value, group in _groups(arm, x)]
+        means = [values.mean() for _, values in groups]
+        stds = [values.std() if len(values) > 1 else 0.0 for _, values in groups]
+        axis.errorbar([place for place, _ in groups], means, stds, label=str(name), **style)
+    axis.set(xlabel=x, ylabel=metric, xticks=range(len(places)), xticklabels=[str(v) for v in places])
+    axis.legend(title=line, fontsize="small", frameon=False)
+    return figure
+
+
+def distance_curve(places: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Return (distances, mean accuracy at each), distance being the larger of the two axes."""
+    distance = np.abs(np.asarray(places["offsets"])).max(axis=1)
+    accuracy = np.asarray(places["accuracy"])
+    values = np.unique(distance)
+    return values, np.array([accuracy[distance == value].mean() for value in values])
+
+
+def _row(panels: int, width: float, height: float) -> tuple[Figure, Sequence[Axes]]:
+    figure = Figure(figsize=(width * panels, height), layout="constrained")
+    return figure, figure.subplots(1, panels, sharey=True, squeeze=False)[0]
+
+
+def _groups(runs: pd.DataFrame, column: str | None) -> list[tuple[Any, pd.DataFrame]]:
+    if column is None:
+        return [("", runs)]
+    return list(runs.groupby(column, sort=False, dropna=False))
+
+
+def _records(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    return runs.to_dict("records")
+
+
+def _places(row: Mapping[str, Any], results: Results) -> Mapping[str, Any]:
+    return results[row["same_as"] or row["id"]]["places"]
+
+
+def _styles() -> itertools.cycle[dict[str, Any]]:
+    pairs = zip(itertools.cycle(COLOURS), MARKERS, strict=False)
+    return itertools.cycle(
+        {"color": colour, "marker": marker, "markersize": 4, "capsize": 2, "linewidth": 1.2}
+        for colour, marker in pairs
+    )
+
+
+def _std(values: np.ndarray) -> np.ndarray:
+    return values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1])
+
+
+def _title(axis: str | None, value: Any) -> str:
+    return f"{axis} {value}" if axis else ""

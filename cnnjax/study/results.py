@@ -1,0 +1,117 @@
+"""Results as tables: result.json files -> pandas frames, runs.csv, runs.parquet, metrics.parquet.
+
+    runs = frame(trials, results)              # a row a trial
+    table = summary(runs, ["pool", "stride"])  # mean, std and n over seeds
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cnnjax.config import FIELDS, from_dict
+from cnnjax.layers import pooling
+from cnnjax.study.grid import Trial
+from cnnjax.study.store import Store, read_json, read_lines, write_bytes
+
+HEADLINES = {
+    "accuracy": "accuracy",
+    "accuracy_away": "accuracy away from the centre",
+    "consistency": "shift consistency",
+}
+NOT_TAKEN = "-"
+
+
+def frame(trials: Sequence[Trial], results: Mapping[str, Any]) -> pd.DataFrame:
+    """Return a row a finished trial: id, status, config columns, metrics, seconds.
+
+    A trial that is the same function as another carries that one's numbers and, in `same_as`, its
+    id. A field that the trial's method does not take is shown as "-".
+    """
+    rows = []
+    for trial in trials:
+        result = results.get(trial.same_as or trial.id)
+        if result is not None:
+            rows.append(_row(trial, result))
+    return pd.DataFrame(rows)
+
+
+def _row(trial: Trial, result: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "id": trial.id,
+        "same_as": trial.same_as or "",
+        "status": result["status"],
+        "reason": result.get("reason", ""),
+        **_columns(trial),
+        **result.get("metrics", {}),
+        "parameters_sha256": result.get("parameters_sha256", ""),
+        "data_sha256": result.get("data_sha256", ""),
+        "seconds_training": result.get("seconds_training"),
+        "seconds": result.get("seconds"),
+    }
+
+
+def _columns(trial: Trial) -> dict[str, Any]:
+    values = {name: label(getattr(trial.config, name)) for name in FIELDS}
+    pool = trial.config.pool
+    if pool is not None and "window" not in pooling.parse(pool)[0].takes:
+        values["window"] = NOT_TAKEN
+    return values
+
+
+def label(value: Any) -> Any:
+    """Return a value as a table shows it: (3, 2) as 3x2."""
+    return "x".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+def summary(runs: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Return mean, std (n - 1) and n of the headline metrics over the finished runs of each arm."""
+    done = runs[runs["status"] == "done"]
+    groups = done.groupby(list(by), sort=False, dropna=False)[list(HEADLINES)]
+    return groups.agg(["mean", "std", "count"])
+
+
+def arms(runs: pd.DataFrame, axes: Sequence[str]) -> list[str]:
+    """Return the axes that tell arms apart: those with several values, the seed aside."""
+    return [a for a in axes if a != "seed" and runs[a].nunique(dropna=False) > 1] or ["pool"]
+
+
+def epochs(store: Store, trials: Sequence[Trial]) -> pd.DataFrame:
+    """Return the long form: trial id, epoch, name, value."""
+    rows = []
+    for name in dict.fromkeys(trial.same_as or trial.id for trial in trials):
+        for line in read_lines(store.trial(name) / "metrics.jsonl"):
+            values = {k: v for k, v in line.items() if k != "epoch"}
+            rows += [{"id": name, "epoch": line["epoch"], "name": k, "value": v} for k, v in values.items()]
+    return pd.DataFrame(rows, columns=["id", "epoch", "name", "value"])
+
+
+def write_tables(store: Store, trials: Sequence[Trial]) -> pd.DataFrame:
+    """Write runs.csv, runs.parquet and metrics.parquet; return the runs."""
+    runs = frame(trials, store.results({t.same_as or t.id for t in trials}))
+    write_bytes(store.root / "runs.csv", runs.to_csv(index=False).encode())
+    _write_parquet(store.root / "runs.parquet", runs)
+    _write_parquet(store.root / "metrics.parquet", epochs(store, trials))
+    return runs
+
+
+def load(out: str | Path) -> pd.DataFrame:
+    """Return the runs of every finished trial in a study directory, whichever grid made it."""
+    store = Store(out)
+    found = sorted((store.root / "trials").glob("*/result.json"))
+    results = {path.parent.name: read_json(path) for path in found}
+    results = {name: result for name, result in results.items() if result is not None}
+    trials = [Trial(from_dict(result["config"])) for result in results.values()]
+    return frame(trials, results)
+
+
+def _write_parquet(path: Path, table: pd.DataFrame) -> None:
+    buffer = io.BytesIO()
+    # Columns of mixed kinds (a window 3 or 3x2 or "-") are text in Parquet.
+    mixed = {c: str for c in table.columns if table[c].dtype == object}
+    table.astype(mixed).to_parquet(buffer, index=False)
+    write_bytes(path, buffer.getvalue())

@@ -1,0 +1,52 @@
+"""The table at the end of a study, on the terminal: mean +- std over seeds, and n.
+
+    print_table(runs, by=["pool", "stride"], console=Console())
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from cnnjax.study.results import HEADLINES, summary
+
+
+def cells(runs: pd.DataFrame, by: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Return (header, rows) as text: the arms, then mean +- std of each headline metric, then n.
+
+    An arm whose every run failed stands in the table with its reason.
+    """
+    header = [*by, *HEADLINES.values(), "n"]
+    rows = []
+    table = summary(runs, by)
+    for key, group in runs.groupby(list(by), sort=False, dropna=False):
+        names = [str(part) for part in key]
+        if key in table.index:
+            row = table.loc[key]
+            values = [spread(row[m]["mean"], row[m]["std"]) for m in HEADLINES]
+            n = str(int(row[next(iter(HEADLINES))]["count"]))
+            failed = int((group["status"] == "failed").sum())
+            rows.append([*names, *values, n + (f" ({failed} failed)" if failed else "")])
+        else:
+            reason = group["reason"].iloc[0]
+            rows.append([*names, f"failed: {reason}", *[""] * (len(HEADLINES) - 1), "0"])
+    return header, rows
+
+
+def spread(mean: float, std: float) -> str:
+    """Format mean +- std; a single run has no spread to show."""
+    return f"{mean:.3f}" if pd.isna(std) else f"{mean:.3f} ± {std:.3f}"
+
+
+def print_table(runs: pd.DataFrame, *, by: Sequence[str], console: Console) -> None:
+    """Print the table of arms."""
+    header, rows = cells(runs, by)
+    table = Table(title="mean ± standard deviation over seeds")
+    for name in header:
+        table.add_column(name, justify="left" if name in by else "right")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)

@@ -1,0 +1,168 @@
+"""One trial, from a Config to a number: load, build, train, measure.
+
+    row = run(Config(pool="aps", stride=2))
+    row["metrics"]["accuracy"], row["metrics"]["consistency"]
+
+This is the story of the project, top to bottom; each line's detail is one file away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from cnnjax import build, data
+from cnnjax.config import SCHEMA, Config, to_dict, trial_id
+from cnnjax.data import Dataset
+from cnnjax.invariance.logits import shift_logits
+from cnnjax.invariance.metrics import consistency
+from cnnjax.study.environment import describe
+from cnnjax.study.store import Store
+from cnnjax.train.fit import Diverged, evaluate, fit
+from cnnjax.train.step import TrainState, create_state, eval_step, train_step
+
+EVAL_BATCH = 256
+
+Report = Callable[[dict[str, Any]], None]
+
+
+def run(config: Config, out_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+    """Train and measure one trial; return its row {id, status, config, metrics, places, ...}.
+
+    With `out_dir` the trial is kept as a trial of that study directory, and a finished one is
+    returned as it stands. Raises Diverged where the loss stops being finite.
+    """
+    if out_dir is None:
+        return measure(config)
+    store = Store(out_dir)
+    return store.result(trial_id(config)) or run_in(store, config)
+
+
+def run_in(store: Store, config: Config, report: Report = lambda line: None) -> dict[str, Any]:
+    """Run a trial inside a study directory; a trial that fails is recorded with its reason."""
+    name = trial_id(config)
+    store.start(name, to_dict(config), describe(threads=config.threads))
+
+    def on_epoch(line: dict[str, Any]) -> None:
+        store.log(name, line)
+        report(line)
+
+    try:
+        result = measure(config, on_epoch)
+    except OSError:
+        raise
+    except Exception as error:
+        result = _header(config) | {"status": "failed", "reason": _reason(error)}
+    store.finish(name, result)
+    return result
+
+
+def measure(config: Config, on_epoch: Report = lambda line: None) -> dict[str, Any]:
+    """Train the network of `config` and measure it; nothing is written."""
+    start = time.perf_counter()
+    limit_threads(config.threads)
+    dataset = data.load(config.dataset, config.data_dir)
+    net = build.build_net(config, dataset.num_classes, dataset.image_shape)
+    state = train(config, net, dataset, on_epoch)
+    trained = time.perf_counter()
+    metrics, places = judge(config, net, state, dataset)
+    return _header(config) | {
+        "status": "done",
+        "metrics": metrics,
+        "places": places,
+        "classes": list(dataset.classes),
+        "data_sha256": dataset.checksum,
+        "parameters_sha256": fingerprint(state.variables),
+        "seconds_training": trained - start,
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def train(config: Config, net: nn.Module, dataset: Dataset, on_epoch: Report) -> TrainState:
+    """Return the state after all epochs."""
+    epochs = build.epochs(config)
+    tx = build.build_optimizer(config, epochs * build.steps_per_epoch(config, dataset))
+    state = create_state(net, tx, jax.random.key(config.seed), dataset.image_shape)
+    step = train_step(
+        net,
+        tx,
+        transform=build.build_input(dataset),
+        loss=build.build_loss(config),
+        augment=build.build_augment(config, dataset),
+    )
+    return fit(
+        jax.jit(step, donate_argnums=0),
+        state,
+        dataset.train,
+        epochs=epochs,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        on_epoch=on_epoch,
+    )
+
+
+def judge(
+    config: Config, net: nn.Module, state: TrainState, dataset: Dataset
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Return (metrics, places): the test set where it is, then moved to every place of the grid."""
+    transform = build.build_input(dataset)
+    step = jax.jit(eval_step(net, transform=transform, loss=build.build_loss(config)))
+    test = evaluate(step, state.variables, dataset.test, batch_size=EVAL_BATCH)
+    offsets = places(config, dataset)
+    images, labels = (part[: config.shift_images] for part in dataset.test)
+    apply = jax.jit(lambda x: net.apply(state.variables, transform(x), train=False))
+    logits = shift_logits(apply, images, shifts=offsets, boundary=dataset.boundary)
+    predictions = np.argmax(logits, axis=-1)
+    by_place = np.mean(predictions == labels[:, None], axis=0)
+    moved = np.any(offsets != 0, axis=1)
+    metrics = {
+        "accuracy": test["accuracy"],
+        "loss": test["loss"],
+        "accuracy_away": float(np.mean(by_place[moved])),
+        "consistency": float(consistency(predictions)),
+        "test_images": test["images"],
+        "shift_images": len(labels),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+    }
+    grid = {"offsets": offsets.tolist(), "accuracy": by_place.tolist()}
+    return metrics, grid | {"boundary": dataset.boundary}
+
+
+def places(config: Config, dataset: Dataset) -> np.ndarray:
+    """Return the test shifts (K, 2) in pixels, rows then columns: a square grid about (0, 0)."""
+    reach = config.eval_shift or dataset.slack or max(dataset.image_shape[:2]) // 8
+    side = np.rint(np.linspace(-reach, reach, config.eval_places)).astype(int)
+    side = np.unique(np.append(side, 0))
+    return np.stack(np.meshgrid(side, side, indexing="ij"), axis=-1).reshape(-1, 2)
+
+
+def limit_threads(threads: int) -> None:
+    """Give JAX's CPU backend this many threads; without effect once it has started."""
+    os.environ["NPROC"] = str(threads)
+
+
+def fingerprint(variables: Any) -> str:
+    """Return the SHA-256 of all variables' bytes: equal fingerprints, equal networks."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        digest.update(jax.tree_util.keystr(path).encode())
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def _header(config: Config) -> dict[str, Any]:
+    return {"id": trial_id(config), "schema": SCHEMA, "config": to_dict(config)}
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Diverged):
+        return f"diverged: {error}"
+    return f"{type(error).__name__}: {error}".splitlines()[0]
