@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
     except flags.Error as error:
         raise ValueError(f"cnnjax data: {error}") from error
     if values.help:
-        print(__doc__, values.get_help(), sep="\n")
+        print(__doc__, values.module_help(__name__), sep="\n")
         return 0
     if not words:
         raise ValueError(f"cnnjax data: expected one of {', '.join(VERBS)}; see --help")

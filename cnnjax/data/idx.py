@@ -33,9 +33,11 @@ def parse(raw: bytes, name: str, *, ndim: int) -> np.ndarray:
             f"({ndim} dimensions) are expected"
         )
     start = 4 + 4 * ndim
+    if len(raw) < start:
+        raise OSError(f"{name}: {len(raw)} bytes, less than its header of {start}")
     shape = tuple(np.frombuffer(raw[4:start], ">u4").tolist())
-    if len(shape) != ndim or len(raw) != start + math.prod(shape):
-        promised = f"{start + math.prod(shape)} bytes" if len(shape) == ndim else "a longer header"
+    promised = start + math.prod(shape)
+    if len(raw) != promised:
         raise OSError(f"{name}: {len(raw)} bytes where its header promises {promised}")
     if math.prod(shape) == 0:
         raise OSError(f"{name}: holds no data (shape {shape})")

@@ -21,6 +21,7 @@ NAMES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
+PICTURE = (28, 28)
 SIZES = (47_040_016, 60_008, 7_840_016, 10_008)
 MNIST_MD5 = (
     "6bbc9ace898e44ae57da46a324031adb",
@@ -87,6 +88,10 @@ def read_split(
     labels = idx.parse(
         read_bytes(directory, answers, verify=verify), str(directory / answers.name), ndim=1
     )
+    if images.shape[1:] != PICTURE:
+        raise OSError(
+            f"{directory / pictures.name}: pictures are {images.shape[1:]}, expected {PICTURE}"
+        )
     if len(images) != len(labels):
         raise OSError(
             f"{directory / answers.name}: {len(labels)} labels for the {len(images)} images of "
