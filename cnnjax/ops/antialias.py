@@ -1,22 +1,26 @@
 """Low-pass filtering before subsampling, x (..., H, W, C) -> (..., H', W', C).
 
-    y = antialias.blur(x, stride=(2, 2), filter_size=3, padding="REFLECT")
+y = antialias.blur(x, stride=(2, 2), filter_size=3, padding="REFLECT")
 """
 
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
 from cnnjax.ops import local
 from cnnjax.ops import padding as pads
+from cnnjax.ops.allowed import Number
 from cnnjax.ops.padding import Padding, Pair
+
+FilterSize = Annotated[int, Number(least=1, most=7, whole=True)]
 
 
 def blur(
-    x: jax.Array, *, stride: Pair, padding: Padding = "VALID", filter_size: int = 3
+    x: jax.Array, *, stride: Pair, padding: Padding = "VALID", filter_size: FilterSize = 3
 ) -> jax.Array:
     """Binomial low-pass, then every stride-th sample (BlurPool, Zhang 2019)."""
     x = pads.pad(x, window=(filter_size, filter_size), stride=stride, padding=padding)
@@ -33,7 +37,7 @@ def max_blur(
     window: Pair,
     stride: Pair,
     padding: Padding = "VALID",
-    filter_size: int = 3,
+    filter_size: FilterSize = 3,
 ) -> jax.Array:
     """Dense maximum, then `blur` (MaxBlurPool, Zhang 2019)."""
     x = local.maximum(x, window=window, stride=(1, 1), padding=padding)

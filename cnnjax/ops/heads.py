@@ -1,6 +1,6 @@
 """Heads: a feature map becomes a vector, x (..., H, W, C) -> (..., F).
 
-    v = heads.gap(x)
+v = heads.gap(x)
 """
 
 from __future__ import annotations

@@ -124,6 +124,32 @@ def spatial_size(x: jax.Array) -> Pair:
     return x.shape[-3], x.shape[-2]
 
 
+def divided_size(x: jax.Array, stride: Pair) -> Pair:
+    """Return (H / sh, W / sw) of x (..., H, W, C); ValueError where the stride does not divide."""
+    size = spatial_size(x)
+    if size[0] % stride[0] or size[1] % stride[1]:
+        raise ValueError(
+            f"stride: {stride} does not divide the map {size}; allowed here: a stride that does, "
+            "for only then is every circular shift of the map sampled alike"
+        )
+    return size[0] // stride[0], size[1] // stride[1]
+
+
+def feature_map(x: Any) -> jax.Array:
+    """Return x as an array; TypeError unless floating, ValueError unless (..., H, W, C)."""
+    if not hasattr(x, "shape") or not hasattr(x, "dtype"):
+        raise TypeError(f"x: expected an array (..., H, W, C), got {type(x).__name__}")
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(
+            f"x: expected floating values, got {x.dtype}; convert images first, "
+            "for example x.astype('float32') / 255"
+        )
+    if x.ndim < 3 or 0 in x.shape[-3:]:
+        raise ValueError(f"x: expected (..., H, W, C) with H, W, C >= 1, got shape {x.shape}")
+    return x
+
+
 def _amount(size: int, window: int, stride: int, padding: str) -> Pair:
     if padding == "VALID":
         return 0, 0
