@@ -1,0 +1,203 @@
+"""Logits of moved images: images (N, H, W, C) and K shifts -> (N, K, classes).
+
+    logits = shift_logits(apply, x)                                  # all H*W circular shifts
+    logits = shift_logits(apply, x, shifts=4, boundary="zeros")      # 81 shifts, zeros come in
+    logits = shift_logits(net.apply, x, variables=variables)         # one compilation, any weights
+
+One compiled function takes a fixed number of (image, shift) pairs; the host loops over them, since
+convolutions inside `lax.map` are slow on CPU. Moving happens inside, so the moved images never
+exist all at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+
+from cnnjax.ops import shifts as moves
+
+Apply = Callable[..., jax.Array]
+
+MEMORY = 1 << 30
+SAME_ROW = 1e-2
+
+
+def shift_logits(
+    apply: Apply,
+    x: Any,
+    shifts: Any = "all",
+    boundary: str = "circular",
+    *,
+    variables: Any = None,
+    memory: int = MEMORY,
+    batch_size: int = 256,
+    check: bool = True,
+) -> np.ndarray:
+    """Return the logits (N, K, classes), float32, of x (N, H, W, C) under K shifts.
+
+    `apply` maps images (B, H', W', C) to logits (B, classes) in evaluation mode; with `variables`
+    it is called apply(variables, images) and pays one compilation for all weights. `shifts` is
+    "all", a radius in pixels, or offsets (K, 2); "all" means every circular shift, or every offset
+    within the margin of crop and canvas. `boundary` is a family of `ops.shifts`.
+
+    `memory` bounds, in bytes, the result plus one compiled chunk, whose need is taken as the sum of
+    all its intermediate arrays; at most `batch_size` moved images run at a time. Raises ValueError
+    where even one image does not fit, for NaN logits, and for a function whose answer depends on
+    the other images of the batch or changes from call to call (`check=False` saves that one chunk).
+    """
+    x = images(x)
+    offsets = moves.check(_offsets(shifts, x.shape[1:3], boundary), boundary)
+    moves.moved_size(x.shape[1:3], boundary)
+    call, variables = _callable(apply, variables)
+    one = functools.partial(_chunk, call, boundary)
+    rows = rows_that_fit(one, variables, x, offsets, memory=memory, most=batch_size)
+    parts = list(_loop(one, variables, x, offsets, rows))
+    logits = np.concatenate(parts)[: len(x) * len(offsets)]
+    if check:
+        _check_rows(one, variables, x, offsets, rows, logits[0])
+    return finite(logits.reshape(len(x), len(offsets), -1), offsets)
+
+
+def images(x: Any) -> jax.Array:
+    """Return x as an array (N, H, W, C) with N > 0; ValueError for another shape."""
+    x = jnp.asarray(x)
+    if x.ndim != 4 or 0 in x.shape:
+        raise ValueError(f"x: expected images (N, H, W, C), none of them 0, got shape {x.shape}")
+    return x
+
+
+def finite(logits: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Return logits (N, K, classes) unchanged; ValueError naming the first that is not finite."""
+    bad = ~np.isfinite(logits).all(axis=-1)
+    if bad.any():
+        image, shift = np.argwhere(bad)[0]
+        raise ValueError(
+            f"logits: not finite for image {image} at shift {offsets[shift].tolist()} "
+            f"({bad.sum()} of {bad.size} in all); allowed: finite logits"
+        )
+    return logits
+
+
+def rows_that_fit(
+    chunk: Callable[..., jax.Array],
+    variables: Any,
+    x: jax.Array,
+    offsets: np.ndarray,
+    *,
+    memory: int,
+    most: int,
+) -> int:
+    """Return how many (image, shift) pairs a chunk may hold; ValueError if not even one fits."""
+    if most < 1:
+        raise ValueError(f"batch_size: expected an int >= 1, got {most}")
+    shape = jax.eval_shape(chunk, variables, x, *_first(offsets, 1)).shape
+    if len(shape) != 2:
+        raise ValueError(f"apply: expected logits (batch, classes), got shape {shape} for batch 1")
+    total = len(x) * len(offsets)
+    result = 4 * total * shape[1]
+    row = _bytes(jax.make_jaxpr(chunk)(variables, x, *_first(offsets, 1)).jaxpr)
+    rows = min(most, total, (memory - result) // max(row, 1))
+    if rows < 1:
+        raise ValueError(
+            f"memory: {len(x)} images x {len(offsets)} shifts need {result + row} bytes (result "
+            f"{result}, one row {row}), the bound is {memory}; fewer images a call, or raise it"
+        )
+    return rows
+
+
+def _offsets(shifts: Any, size: tuple[int, int], boundary: str) -> Any:
+    card, params = moves.find(boundary)
+    if isinstance(shifts, str) and shifts == "all":
+        if "margin" in params:
+            return moves.grid(params["margin"])
+        if boundary in ("circular", "fourier"):
+            return moves.all_offsets(size)
+        raise ValueError(f"shifts: 'all' is endless for {boundary!r}; give a radius or offsets")
+    if isinstance(shifts, str):
+        raise ValueError(f"shifts: expected 'all', a radius or offsets (K, 2), got {shifts!r}")
+    if np.ndim(shifts) == 0 and card.axes:
+        return moves.grid(shifts)
+    return shifts
+
+
+def _callable(apply: Apply, variables: Any) -> tuple[Apply, Any]:
+    if not callable(apply):
+        raise TypeError(f"apply: expected a function images -> logits, got {apply!r}")
+    if variables is not None:
+        return apply, variables
+    try:
+        return _Alone(apply), {}
+    except TypeError:
+        return lambda _, batch: apply(batch), {}
+
+
+class _Alone:
+    # Equal for equal functions, so that calling again with the same one compiles nothing.
+    def __init__(self, apply: Apply) -> None:
+        self.apply, self.hash = apply, hash(apply)
+
+    def __call__(self, _: Any, batch: jax.Array) -> jax.Array:
+        return self.apply(batch)
+
+    def __hash__(self) -> int:
+        return self.hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Alone) and self.apply == other.apply
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _chunk(
+    call: Apply, boundary: str, variables: Any, x: jax.Array, index: jax.Array, offsets: jax.Array
+) -> jax.Array:
+    moved = moves.move(x[index], offsets, boundary)
+    return call(variables, moved).astype(jnp.float32)
+
+
+def _loop(
+    chunk: Callable[..., jax.Array], variables: Any, x: jax.Array, offsets: np.ndarray, rows: int
+) -> Iterator[np.ndarray]:
+    total = len(x) * len(offsets)
+    for first in range(0, math.ceil(total / rows) * rows, rows):
+        pairs = np.minimum(np.arange(first, first + rows), total - 1)
+        image, shift = np.divmod(pairs, len(offsets))
+        yield np.asarray(chunk(variables, x, image, offsets[shift]))
+
+
+def _check_rows(
+    chunk: Callable[..., jax.Array],
+    variables: Any,
+    x: jax.Array,
+    offsets: np.ndarray,
+    rows: int,
+    first: np.ndarray,
+) -> None:
+    # A batch of copies of one moved image: every row must say what that image said among others.
+    copies = np.asarray(chunk(variables, x, *_first(offsets, rows)))
+    scale = max(1.0, float(np.abs(first).max()))
+    worst = float(np.abs(copies - first).max())
+    if worst > SAME_ROW * scale:
+        raise ValueError(
+            f"apply: the same image gives logits {worst:.3g} apart in different batches; allowed: "
+            "evaluation mode (no batch norm or dropout in training mode), no hidden randomness"
+        )
+
+
+def _first(offsets: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.zeros(rows, int), np.repeat(offsets[:1], rows, axis=0)
+
+
+def _bytes(jaxpr: Any) -> int:
+    total = 0
+    for equation in jaxpr.eqns:
+        inner = [_bytes(sub) for sub in core.jaxprs_in_params(equation.params)]
+        own = sum(v.aval.size * v.aval.dtype.itemsize for v in equation.outvars)
+        total += max([own, *inner])
+    return total
