@@ -10,6 +10,7 @@ on where it stopped. Archives are unpacked beside their destination and moved th
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import http.client
 import os
@@ -20,6 +21,7 @@ import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
@@ -45,12 +47,12 @@ LINE_FAULTS = (
 Report = Callable[[str, int, int], None]
 
 
-class Interrupted(OSError):
-    """The line failed before the end; the bytes so far are kept in the .part file."""
+class Unreached(OSError):
+    """One address did not deliver the official file; another may."""
 
 
-class Damaged(OSError):
-    """What arrived is not the official file; the .part file is gone."""
+class Damaged(Unreached):
+    """What an address offers is not the official file."""
 
 
 def silent(name: str, done: int, total: int) -> None:
@@ -130,12 +132,15 @@ def is_whole(card: DatasetCard, root: Path) -> bool:
 def download(
     item: Download, path: Path, urls: Iterable[str], *, timeout: float, report: Report = silent
 ) -> None:
-    """Bring one file to `path`, from the first address that delivers the official bytes."""
+    """Bring one file to `path`, from the first address that delivers the official bytes.
+
+    Raises OSError that says of every address what was wrong, and how much the .part file keeps.
+    """
     failures = []
     for url in urls:
         try:
             return download_from(url, item, path, timeout=timeout, report=report)
-        except (Interrupted, Damaged) as error:
+        except Unreached as error:
             failures.append(str(error))
     kept = size_of(part_of(path))
     if kept:
@@ -160,11 +165,11 @@ def download_from(url: str, item: Download, path: Path, *, timeout: float, repor
             continue
         if finish(item, part, path):
             return
-        failure = Damaged(f"{url}: the bytes are not the official file's (MD5 {item.md5})")
+        failure = Damaged(f"its bytes are not those of the official file (MD5 {item.md5})")
         # Bytes kept from before may be what is wrong: only a copy in one piece tells.
         if before == 0:
-            raise failure
-    raise Interrupted(f"{url}: {explain(failure, timeout)}") from failure
+            break
+    raise Unreached(f"{url}: {explain(failure, timeout)}") from failure
 
 
 def receive(url: str, item: Download, part: Path, *, timeout: float, report: Report) -> None:
@@ -175,13 +180,12 @@ def receive(url: str, item: Download, part: Path, *, timeout: float, report: Rep
         start = 0
     if start == item.size:
         return
-    headers = {"Range": f"bytes={start}-"} if start else {}
-    request = urllib.request.Request(url, headers=headers)
-    with urllib.request.urlopen(request, timeout=timeout) as answer:
+    with ask(url, start, timeout=timeout) as answer:
         start = resumed_at(answer, start)
         check_promise(url, answer, item, start)
         with part.open("ab" if start else "wb") as sink:
-            while start < item.size and (chunk := answer.read(CHUNK)):
+            # read1 hands over what has come so far; read would lose it when the line stalls.
+            while start < item.size and (chunk := answer.read1(CHUNK)):
                 sink.write(chunk[: item.size - start])
                 start += len(chunk)
                 report(item.name, min(start, item.size), item.size)
@@ -189,6 +193,18 @@ def receive(url: str, item: Download, part: Path, *, timeout: float, report: Rep
             os.fsync(sink.fileno())
     if start < item.size:
         raise ConnectionError(f"the connection closed after {start:,} of {item.size:,} bytes")
+
+
+def ask(url: str, start: int, *, timeout: float) -> http.client.HTTPResponse:
+    """Request the bytes of `url` from `start` on; a refusal is a ConnectionError."""
+    headers = {"Range": f"bytes={start}-"} if start else {}
+    request = urllib.request.Request(url, headers=headers)
+    try:
+        return urllib.request.urlopen(request, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        with error:
+            message = f"the server answers {error.code} {error.reason}"
+        raise ConnectionError(message) from None
 
 
 def resumed_at(answer: http.client.HTTPResponse, asked: int) -> int:
@@ -224,8 +240,6 @@ def explain(failure: Exception | None, timeout: float) -> str:
     reason = getattr(failure, "reason", failure)
     if isinstance(reason, TimeoutError):
         return f"no byte for {timeout:g} s"
-    if isinstance(failure, urllib.error.HTTPError):
-        return f"the server answers {failure.code} {failure.reason}"
     return str(reason) or type(reason).__name__
 
 
@@ -251,9 +265,12 @@ def unpack(archive: Path, directory: Path, folder: str) -> None:
     """
     with tempfile.TemporaryDirectory(dir=directory, prefix=".unpacking-") as scratch:
         try:
-            with tarfile.open(archive, "r:gz") as source:
+            with gzip.open(archive) as stream, tarfile.open(fileobj=stream) as source:
                 extract(source, archive, Path(scratch))
-        except (tarfile.TarError, EOFError) as error:
+                # A tar ends before its gzip stream does, and the checksum comes last.
+                while stream.read(CHUNK):
+                    pass
+        except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise OSError(f"{archive}: not a whole archive ({error})") from error
         if not (Path(scratch) / folder).is_dir():
             raise OSError(f"{archive}: holds no folder {folder}")
