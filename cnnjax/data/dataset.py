@@ -75,7 +75,8 @@ class DatasetCard:
     standardize: whether networks expect (x / 255 - mean) / std; otherwise x / 255.
     layouts: alternative groups of files, each with its folder name in the official archive; the
         first group that is present is read. The first one is what `downloads` delivers.
-    folder: subdirectory of the data directory; `params`: own spec parameters and their defaults.
+    folder: subdirectory of the data directory. params: own spec parameters and their defaults.
+    epochs: how long a study trains on the set unless told otherwise.
     """
 
     name: str
@@ -92,6 +93,7 @@ class DatasetCard:
     layouts: Mapping[str, tuple[File, ...]] = field(default_factory=dict)
     downloads: tuple[Download, ...] = ()
     params: Mapping[str, Any] = field(default_factory=dict)
+    epochs: int = 10
 
     @property
     def files(self) -> tuple[File, ...]:

@@ -216,6 +216,7 @@ def test_corrupt_bytes_from_an_earlier_run_are_fetched_anew(server: Server, tmp_
 def test_full_but_wrong_part_is_fetched_anew(size: int, server: Server, tmp_path: Path) -> None:
     (tmp_path / "thing.bin.part").write_bytes(bytes(size))
     assert get(server, tmp_path) == CONTENT
+    assert server.asked == [("thing.bin", None)]
 
 
 def test_full_and_right_part_needs_no_server(server: Server, tmp_path: Path) -> None:
