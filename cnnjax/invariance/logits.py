@@ -14,8 +14,11 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
+import flax.errors
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,10 +26,27 @@ from jax.extend import core
 
 from cnnjax.ops import shifts as moves
 
-Apply = Callable[..., jax.Array]
+Apply = Callable[..., Any]
 
 MEMORY = 1 << 30
 SAME_ROW = 1e-2
+
+
+@dataclass(frozen=True)
+class InEvaluation:
+    """net as (variables, images) -> logits; equal for equal nets, so they share a compilation."""
+
+    net: nn.Module
+
+    def __call__(self, variables: Any, x: jax.Array) -> Any:
+        try:
+            return self.net.apply(variables, x, train=False)
+        except flax.errors.ModifyScopeVariableError as error:
+            # One line for the user; Flax's own message is about scopes.
+            raise ValueError(
+                "net: writes its variables at train=False (batch norm in training mode?); "
+                "allowed: a net that only reads them in evaluation"
+            ) from error
 
 
 def shift_logits(
@@ -97,19 +117,30 @@ def rows_that_fit(
     """Return how many (image, shift) pairs a chunk may hold; ValueError if not even one fits."""
     if most < 1:
         raise ValueError(f"batch_size: expected an int >= 1, got {most}")
-    shape = jax.eval_shape(chunk, variables, x, *_first(offsets, 1)).shape
+    call = functools.partial(chunk, variables, x, *_first(offsets, 1))
+    shape = jax.eval_shape(call).shape
     if len(shape) != 2:
         raise ValueError(f"apply: expected logits (batch, classes), got shape {shape} for batch 1")
     total = len(x) * len(offsets)
-    result = 4 * total * shape[1]
-    row = _bytes(jax.make_jaxpr(chunk)(variables, x, *_first(offsets, 1)).jaxpr)
-    rows = min(most, total, (memory - result) // max(row, 1))
+    return within_memory(
+        memory, result=4 * total * shape[1], row=row_bytes(call), most=min(most, total)
+    )
+
+
+def within_memory(memory: int, *, result: int, row: int, most: int) -> int:
+    """Return how many rows of `row` bytes fit beside `result` bytes, at most `most`."""
+    rows = min(most, (memory - result) // max(row, 1))
     if rows < 1:
         raise ValueError(
-            f"memory: {len(x)} images x {len(offsets)} shifts need {result + row} bytes (result "
-            f"{result}, one row {row}), the bound is {memory}; fewer images a call, or raise it"
+            f"memory: the result needs {result} bytes and one row {row}, the bound is {memory}; "
+            "give fewer images a call, or raise the bound"
         )
     return rows
+
+
+def row_bytes(call: Callable[[], jax.Array]) -> int:
+    """Return the bytes of every intermediate array of call(), as if none were freed."""
+    return _bytes(jax.make_jaxpr(call)().jaxpr)
 
 
 def _offsets(shifts: Any, size: tuple[int, int], boundary: str) -> Any:
