@@ -38,7 +38,7 @@ def build_net(config: Config, num_classes: int, image_shape: Shape) -> nn.Module
     choices = _choices(config, card)
     net = card.module(
         num_classes=num_classes,
-        pool=_downsampling(config, card, choices["padding"]),
+        pool=downsampling(config),
         dropout=config.dropout,
         **choices,
     )
@@ -51,7 +51,10 @@ def _choices(config: Config, card: Network) -> dict[str, Any]:
     return {k: card.defaults[k] if value is None else value for k, value in given.items()}
 
 
-def _downsampling(config: Config, card: Network, padding: str) -> Downsampling:
+def downsampling(config: Config) -> Downsampling:
+    """Return the pool of `config` with every choice made."""
+    card = NETS[config.net]
+    padding = _choices(config, card)["padding"]
     method, params = pooling.parse(config.pool or card.pooling["method"])
     window = _first(config.window, card.pooling["window"])
     return Downsampling(
@@ -73,11 +76,23 @@ def check_fit(net: nn.Module, config: Config, image_shape: Shape) -> None:
     """Trace the network on one image without computing; name the config where it does not fit."""
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     try:
-        jax.eval_shape(lambda x: net.init(jax.random.key(0), x, train=False), image)
+        with nn.intercept_methods(_refuse_larger_than_map):
+            jax.eval_shape(lambda x: net.init(jax.random.key(0), x, train=False), image)
     except (ValueError, ZeroDivisionError) as error:
         arm = f"pool={config.pool}, window={config.window}, stride={config.stride}"
         reason = str(error).splitlines()[0]
         raise ValueError(f"{config.net} with {arm} on {image_shape} images: {reason}") from error
+
+
+def _refuse_larger_than_map(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+    pool = context.module
+    if context.method_name == "__call__" and hasattr(pool, "method") and hasattr(pool, "stride"):
+        size = args[0].shape[-3:-1]
+        for name in ("window", "stride"):
+            extent = getattr(pool, name) or (1, 1)
+            if extent[0] > size[0] or extent[1] > size[1]:
+                raise ValueError(f"{name}: {extent} is larger than the map {size} it slides over")
+    return call(*args, **kwargs)
 
 
 def steps_per_epoch(config: Config, dataset: Dataset) -> int:

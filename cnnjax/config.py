@@ -120,6 +120,10 @@ def _read_tuple(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("x")) if text else ()
 
 
+def _read_pair(text: str) -> int | tuple[int, ...]:
+    return _read_tuple(text) if "x" in text else int(text)
+
+
 def _check_text(field: str, value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{field}: expected text, got {value!r}")
@@ -129,7 +133,7 @@ def _check_text(field: str, value: Any) -> str:
 POOL = Kind(str, _check_pool, "NAME[:key=value...]")
 HEAD = Kind(str, _check_head, "NAME[:key=value...]")
 DATASET = Kind(str, _check_dataset, "NAME[:key=value...]")
-PAIR = Kind(_read_tuple, _check_pair, "int or AxB")
+PAIR = Kind(_read_pair, _check_pair, "int or AxB")
 WIDTHS = Kind(_read_tuple, _check_widths, "AxBx...")
 TEXT = Kind(str, _check_text, "text")
 
@@ -222,7 +226,8 @@ def from_dict(values: dict[str, Any]) -> Config:
     """Inverse of `to_dict`; an unknown field raises ValueError with the nearest names."""
     for name in values:
         spec.find(FIELDS, name, "config")
-    return Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    fields: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return Config(**fields)
 
 
 def identity(config: Config) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """Flags derived from Config: one flag a field, a comma a sweep axis, an x a tuple.
 
-    flags = Flags("study", HELP)
-    flags.config(sweep=True)
-    flags.string("out", None, "directory of the study")
-    rest = flags.parse(words)              # words that are no flags; None after --help
-    flags.given_config()                   # {"pool": ("max", "mean")}
-    flags.out
+flags = Flags("study", HELP)
+flags.config(sweep=True)
+flags.string("out", None, "directory of the study")
+rest = flags.parse(words)              # words that are no flags; None after --help
+flags.given_config()                   # {"pool": ("max", "mean")}
+flags.out
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ class Flags:
 
     def given_config(self) -> dict[str, tuple[Any, ...]]:
         """Return the fields given on the command line, each with its values."""
-        return {n: self._values[n].value for n in configs.FIELDS if self._values[n].present}
+        given: dict[str, Any] = {name: self._values[name] for name in configs.FIELDS}
+        return {name: flag.value for name, flag in given.items() if flag.present}
 
     def help(self) -> str:
         """Return the help: the verb's text, then every flag with its default."""

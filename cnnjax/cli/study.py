@@ -55,7 +55,9 @@ def choose(rest: list[str], flags: Flags) -> Study:
     changes = flags.given_config()
     if rest or not changes:
         return load(rest[0] if rest else DEFAULT).changed(changes)
-    grid = Study(name="grid", question=GRID_QUESTION, base=Config(pool="max"), axes={"pool": ("max",)})
+    grid = Study(
+        name="grid", question=GRID_QUESTION, base=Config(pool="max"), axes={"pool": ("max",)}
+    )
     return grid.changed(changes)
 
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import flax.linen as nn
 import jax
 from flax.core import FrozenDict
+from flax.linen import Conv
 
 from cnnjax.layers.activations import ACTIVATIONS
-from flax.linen import Conv
 from cnnjax.layers.pooling import POOLS, Pool
 from cnnjax.ops import padding as pads
 
@@ -78,7 +78,8 @@ class ConvBlock(nn.Module):
 
     def _convolve(self, x: jax.Array) -> jax.Array:
         window = pads.pair(self.kernel_size, "kernel_size")
-        stride, padding = (1, 1), self.padding
+        stride: pads.Pair = (1, 1)
+        padding: pads.Padding = self.padding
         if self.pool is not None and self.pool.is_strided_convolution:
             # Padding as for stride one: only then is the strided convolution the decimated one.
             stride = pads.pair(self.pool.stride, "stride")

@@ -1,8 +1,8 @@
 """The teaching stack and LeNet-5's modern form: x (N, H, W, C) -> logits (N, num_classes).
 
-    net = CNN(num_classes=10, widths=(32, 64, 128), pool=Downsampling("max", 2, 2))
-    variables = net.init(key, x, train=False)
-    logits = net.apply(variables, x, train=False)
+net = CNN(num_classes=10, widths=(32, 64, 128), pool=Downsampling("max", 2, 2))
+variables = net.init(key, x, train=False)
+logits = net.apply(variables, x, train=False)
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One persistent compile cache for all trials: a network compiled once serves every seed.
 
-    use_cache()        # before the first compilation
+use_cache()        # before the first compilation
 """
 
 from __future__ import annotations

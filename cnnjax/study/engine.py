@@ -155,7 +155,8 @@ def _work(pipe: Any, out: str, threads: int, parent: int) -> None:
         for _ in itertools.count():
             config = from_dict(pipe.recv())
             try:
-                result = run_in(Store(out), config, lambda line: pipe.send(("epoch", line)))
+                files = Store(out).trial(trial_id(config))
+                result = run_in(files, config, lambda line: pipe.send(("epoch", line)))
             except OSError as error:
                 pipe.send(("error", error))
                 return

@@ -1,6 +1,6 @@
 """Where a number was made: versions, hardware, commit, command; written beside every result.
 
-    env = describe(threads=1)
+env = describe(threads=1)
 """
 
 from __future__ import annotations

@@ -60,10 +60,14 @@ def by_distance(runs: pd.DataFrame, results: Results, line: str, panel: str | No
 def over_canvas(runs: pd.DataFrame, results: Results, line: str, panel: str | None) -> Figure:
     """Accuracy at every place of the test grid, mean over seeds: a map for each arm."""
     rows, columns = _groups(runs, line), _groups(runs, panel)
-    figure = Figure(figsize=(1.2 + 1.45 * len(columns), 0.6 + 1.45 * len(rows)), layout="constrained")
+    figure = Figure(
+        figsize=(1.2 + 1.45 * len(columns), 0.6 + 1.45 * len(rows)), layout="constrained"
+    )
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
-    image = None
-    for (i, (name, _)), (j, (title, group)) in itertools.product(enumerate(rows), enumerate(columns)):
+    image: Any = None
+    for (i, (name, _)), (j, (title, group)) in itertools.product(
+        enumerate(rows), enumerate(columns)
+    ):
         arm = group[group[line] == name]
         axes[i, j].set(xticks=[], yticks=[])
         if i == 0:
@@ -73,7 +77,9 @@ def over_canvas(runs: pd.DataFrame, results: Results, line: str, panel: str | No
         if len(arm):
             maps = [np.asarray(_places(row, results)["accuracy"]) for row in _records(arm)]
             side = round(np.sqrt(maps[0].size))
-            image = axes[i, j].imshow(np.mean(maps, 0).reshape(side, side), vmin=0, vmax=1, cmap="cividis")
+            image = axes[i, j].imshow(
+                np.mean(maps, 0).reshape(side, side), vmin=0, vmax=1, cmap="cividis"
+            )
     figure.colorbar(image, ax=axes, label="accuracy", shrink=0.6)
     return figure
 
@@ -87,7 +93,9 @@ def against(runs: pd.DataFrame, metric: str, line: str, x: str) -> Figure:
         means = [values.mean() for _, values in groups]
         stds = [values.std() if len(values) > 1 else 0.0 for _, values in groups]
         axis.errorbar([place for place, _ in groups], means, stds, label=str(name), **style)
-    axis.set(xlabel=x, ylabel=metric, xticks=range(len(places)), xticklabels=[str(v) for v in places])
+    axis.set(
+        xlabel=x, ylabel=metric, xticks=range(len(places)), xticklabels=[str(v) for v in places]
+    )
     axis.legend(title=line, fontsize="small", frameon=False)
     return figure
 
@@ -111,7 +119,7 @@ def _groups(runs: pd.DataFrame, column: str | None) -> list[tuple[Any, pd.DataFr
     return list(runs.groupby(column, sort=False, dropna=False))
 
 
-def _records(runs: pd.DataFrame) -> list[dict[str, Any]]:
+def _records(runs: pd.DataFrame) -> list[dict[Any, Any]]:
     return runs.to_dict("records")
 
 

@@ -1,8 +1,8 @@
 """A study: the question, the fixed choices, the axes; and the trials that answer it.
 
-    study = Study(name="strides", question="...", base=Config(), axes={"stride": (1, 2)})
-    for trial in study.trials():
-        trial.config, trial.id, trial.same_as
+study = Study(name="strides", question="...", base=Config(), axes={"stride": (1, 2)})
+for trial in study.trials():
+    trial.config, trial.id, trial.same_as
 """
 
 from __future__ import annotations
@@ -91,9 +91,8 @@ class Trial:
     def runs(self) -> Config:
         """The configuration to train: this one, or the simpler arm that is the same function."""
         config = self.config
-        if config.pool is None or config.stride is None:
-            return config
-        arm = pooling.canonical_arm(config.pool, config.window, config.stride)
+        pool = build.downsampling(config)
+        arm = pooling.canonical_arm(config.pool or pool.method, pool.window, pool.stride)
         if arm is None or config.pool_position is not None:
             return config
         return dataclasses.replace(config, pool=arm)

@@ -24,7 +24,7 @@ from cnnjax.study import figures, statistics
 from cnnjax.study.environment import command
 from cnnjax.study.grid import Study
 from cnnjax.study.results import arms, label
-from cnnjax.study.store import Store, read_json, write_bytes
+from cnnjax.study.store import Store, write_bytes
 from cnnjax.study.table import cells
 
 CAPTIONS = {
@@ -121,8 +121,8 @@ def _measured(results: Mapping[str, Any]) -> str:
     reach = max(max(map(abs, offset)) for offset in places["offsets"])
     return (
         f"Accuracy over all {metrics['test_images']} test images; accuracy away and consistency "
-        f"over {metrics['shift_images']} of them at {len(places['offsets'])} places up to {reach} "
-        f"pixels from the centre ({places['boundary']} boundary). Consistency is the closed form "
+        f"over {metrics['shifted_images']} of them at {len(places['offsets'])} places up to "
+        f"{reach} pixels from the centre ({places['boundary']} boundary). Consistency is the closed form "
         "over all pairs of different places."
     )
 
@@ -130,7 +130,7 @@ def _measured(results: Mapping[str, Any]) -> str:
 def _provenance(store: Store, runs: pd.DataFrame) -> dict[str, str]:
     trained = runs[runs["same_as"] == ""]
     name = trained["id"].iloc[0]
-    env = read_json(store.trial(name) / "env.json") or {}
+    env = store.trial(name).env()
     facts = {fact: str(env.get(fact, "unknown")) for fact in FACTS}
     facts["data"] = f"{runs['dataset'].iloc[0]}, sha256 {runs['data_sha256'].iloc[0][:12]}"
     facts["training"] = f"{trained['seconds'].sum():.0f} s in all over {len(trained)} trials"
@@ -141,7 +141,9 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: int
     kinds = [""] * (len(header) - numbers) + [' class="number"'] * numbers
     head = "".join(f"<th{k}>{escape(h)}</th>" for k, h in zip(kinds, header, strict=True))
     body = "".join(
-        "<tr>" + "".join(f"<td{k}>{escape(c)}</td>" for k, c in zip(kinds, r, strict=True)) + "</tr>"
+        "<tr>"
+        + "".join(f"<td{k}>{escape(c)}</td>" for k, c in zip(kinds, r, strict=True))
+        + "</tr>"
         for r in rows
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -1,7 +1,7 @@
 """Results as tables: result.json files -> pandas frames, runs.csv, runs.parquet, metrics.parquet.
 
-    runs = frame(trials, results)              # a row a trial
-    table = summary(runs, ["pool", "stride"])  # mean, std and n over seeds
+runs = frame(trials, results)              # a row a trial
+table = summary(runs, ["pool", "stride"])  # mean, std and n over seeds
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pandas as pd
 from cnnjax.config import FIELDS, from_dict
 from cnnjax.layers import pooling
 from cnnjax.study.grid import Trial
-from cnnjax.study.store import Store, read_json, read_lines, write_bytes
+from cnnjax.study.store import Store, TrialFiles, write_bytes
 
 HEADLINES = {
     "accuracy": "accuracy",
@@ -48,7 +48,7 @@ def _row(trial: Trial, result: Mapping[str, Any]) -> dict[str, Any]:
         "reason": result.get("reason", ""),
         **_columns(trial),
         **result.get("metrics", {}),
-        "parameters_sha256": result.get("parameters_sha256", ""),
+        "variables_sha256": result.get("variables_sha256", ""),
         "data_sha256": result.get("data_sha256", ""),
         "seconds_training": result.get("seconds_training"),
         "seconds": result.get("seconds"),
@@ -84,9 +84,12 @@ def epochs(store: Store, trials: Sequence[Trial]) -> pd.DataFrame:
     """Return the long form: trial id, epoch, name, value."""
     rows = []
     for name in dict.fromkeys(trial.same_as or trial.id for trial in trials):
-        for line in read_lines(store.trial(name) / "metrics.jsonl"):
+        for line in store.trial(name).metrics():
             values = {k: v for k, v in line.items() if k != "epoch"}
-            rows += [{"id": name, "epoch": line["epoch"], "name": k, "value": v} for k, v in values.items()]
+            rows += [
+                {"id": name, "epoch": line["epoch"], "name": k, "value": v}
+                for k, v in values.items()
+            ]
     return pd.DataFrame(rows, columns=["id", "epoch", "name", "value"])
 
 
@@ -101,10 +104,8 @@ def write_tables(store: Store, trials: Sequence[Trial]) -> pd.DataFrame:
 
 def load(out: str | Path) -> pd.DataFrame:
     """Return the runs of every finished trial in a study directory, whichever grid made it."""
-    store = Store(out)
-    found = sorted((store.root / "trials").glob("*/result.json"))
-    results = {path.parent.name: read_json(path) for path in found}
-    results = {name: result for name, result in results.items() if result is not None}
+    found = {path.name: TrialFiles(path).result() for path in sorted(Path(out).glob("trials/*"))}
+    results = {name: result for name, result in found.items() if result is not None}
     trials = [Trial(from_dict(result["config"])) for result in results.values()]
     return frame(trials, results)
 

@@ -1,7 +1,7 @@
 """A study from its grid to its report: check, run what is missing, tabulate, draw.
 
-    outcome = run_study(study, out="runs/mine", workers=2)
-    outcome.report, outcome.failed
+outcome = run_study(study, out="runs/mine", workers=2)
+outcome.report, outcome.failed
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""A study directory: trials/<id>/{config.json, env.json, metrics.jsonl, result.json}.
+"""A study directory: study.json and trials/<id>/{config,env,result}.json, metrics.jsonl, variables.
 
     store = Store(out)
     with store.lock():
-        store.claim(study)                     # OSError where the directory belongs to another
-        store.finish(trial_id, result)         # whole or not at all, whatever kills the process
+        store.claim(study.describe())          # OSError where the directory belongs to another
+        files = store.trial(trial_id)
+        files.finish(result)                   # whole or not at all, whatever kills the process
     results = store.results(ids)
 
 result.json is what makes a trial finished: it is written under a temporary name, flushed to disk
@@ -14,11 +15,69 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+
+class TrialFiles:
+    """The files of one trial; the directory need not exist."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+
+    def start(self, config: Mapping[str, Any], env: Mapping[str, Any]) -> None:
+        """Open the trial afresh: what an interrupted try left behind is dropped."""
+        write_json(self.root / "config.json", config)
+        write_json(self.root / "env.json", env)
+        (self.root / "metrics.jsonl").write_text("")
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Append one line to metrics.jsonl."""
+        with open(self.root / "metrics.jsonl", "a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write result.json: from now on the trial is finished."""
+        write_json(self.root / "result.json", result)
+
+    def save_variables(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write the trained variables, a flat mapping of slash-separated paths."""
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]
+        write_bytes(self.root / "variables.npz", buffer.getvalue())
+
+    def config(self) -> dict[str, Any]:
+        """Return the trial's configuration; FileNotFoundError where this is no trial."""
+        config = read_json(self.root / "config.json")
+        if config is None:
+            raise FileNotFoundError(f"{self.root}: no trial here (no readable config.json)")
+        return config
+
+    def env(self) -> dict[str, Any]:
+        """Return where the trial ran."""
+        return read_json(self.root / "env.json") or {}
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the lines of metrics.jsonl."""
+        return read_lines(self.root / "metrics.jsonl")
+
+    def result(self) -> dict[str, Any] | None:
+        """Return the result of a finished trial, None for any other."""
+        return read_json(self.root / "result.json")
+
+    def variables(self) -> dict[str, np.ndarray]:
+        """Return what `save_variables` wrote; FileNotFoundError where there is nothing."""
+        path = self.root / "variables.npz"
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no trained variables here")
+        with np.load(path) as arrays:
+            return dict(arrays)
 
 
 class Store:
@@ -27,31 +86,40 @@ class Store:
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root)
 
-    def trial(self, trial_id: str) -> Path:
-        """Return the directory of a trial."""
-        return self.root / "trials" / trial_id
+    def trial(self, trial_id: str) -> TrialFiles:
+        """Return the files of a trial."""
+        return TrialFiles(self.root / "trials" / trial_id)
 
-    def claim(self, study: dict[str, Any]) -> None:
-        """Make the directory this study's; OSError where it holds something else.
+    def results(self, trial_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Return the results of those trials that are finished."""
+        found = ((trial_id, self.trial(trial_id).result()) for trial_id in trial_ids)
+        return {trial_id: result for trial_id, result in found if result is not None}
 
-        `study` names the study and its fixed choices. A grid may grow: axes are not compared.
+    def claim(self, study: Mapping[str, Any]) -> None:
+        """Make the directory this study's; FileExistsError where it holds something else.
+
+        `study["fixed"]` is compared, the axes are not: a grid may grow.
         """
         path = self.root / "study.json"
-        if not path.exists():
-            if self.root.exists() and any(p.name != ".lock" for p in self.root.iterdir()):
+        if path.exists():
+            there = read_json(path) or {}
+            if (there.get("name"), there.get("fixed")) != (study["name"], study["fixed"]):
                 raise FileExistsError(
-                    f"--out={self.root} is not empty and holds no study; choose a new directory"
+                    f"--out={self.root} belongs to another study ({there.get('name', 'unreadable')}"
+                    ", or the same with other fixed choices); choose a new directory"
                 )
-            write_json(path, study)
-            return
-        there = read_json(path)
-        if there is None or there.get("fixed") != study["fixed"]:
-            name = (there or {}).get("name", "an unreadable study.json")
+        elif any(p.name != ".lock" for p in self.root.iterdir()):
             raise FileExistsError(
-                f"--out={self.root} belongs to another study ({name}, or other fixed choices); "
-                "choose a new directory"
+                f"--out={self.root} is not empty and holds no study; choose a new directory"
             )
         write_json(path, study)
+
+    def description(self) -> dict[str, Any]:
+        """Return what `claim` wrote; FileNotFoundError where this is no study."""
+        study = read_json(self.root / "study.json")
+        if study is None:
+            raise FileNotFoundError(f"{self.root}: no study here (no readable study.json)")
+        return study
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -65,33 +133,6 @@ class Store:
                     f"--out={self.root} is in use by a running study; wait for it or stop it"
                 ) from None
             yield
-
-    def start(self, trial_id: str, config: dict[str, Any], env: dict[str, Any]) -> Path:
-        """Open a trial afresh: what an interrupted try left behind is dropped."""
-        directory = self.trial(trial_id)
-        directory.mkdir(parents=True, exist_ok=True)
-        write_json(directory / "config.json", config)
-        write_json(directory / "env.json", env)
-        (directory / "metrics.jsonl").write_text("")
-        return directory
-
-    def log(self, trial_id: str, line: dict[str, Any]) -> None:
-        """Append one line to the trial's metrics.jsonl."""
-        with open(self.trial(trial_id) / "metrics.jsonl", "a") as file:
-            file.write(json.dumps(line) + "\n")
-
-    def finish(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Write result.json: from now on the trial is finished."""
-        write_json(self.trial(trial_id) / "result.json", result)
-
-    def result(self, trial_id: str) -> dict[str, Any] | None:
-        """Return the result of a finished trial, None for any other."""
-        return read_json(self.trial(trial_id) / "result.json")
-
-    def results(self, trial_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """Return the results of those trials that are finished."""
-        found = ((trial_id, self.result(trial_id)) for trial_id in trial_ids)
-        return {trial_id: result for trial_id, result in found if result is not None}
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -128,10 +169,10 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         return []
     lines = path.read_text(errors="replace").splitlines()
     values = []
-    for number, line in enumerate(lines):
+    for number, line in enumerate(lines, start=1):
         try:
             values.append(json.loads(line))
         except json.JSONDecodeError:
-            if number < len(lines) - 1:
-                raise ValueError(f"{path}: line {number + 1} is not JSON") from None
+            if number < len(lines):
+                raise ValueError(f"{path}: line {number} is not JSON") from None
     return values

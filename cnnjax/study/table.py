@@ -1,6 +1,6 @@
 """The table at the end of a study, on the terminal: mean +- std over seeds, and n.
 
-    print_table(runs, by=["pool", "stride"], console=Console())
+print_table(runs, by=["pool", "stride"], console=Console())
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def cells(runs: pd.DataFrame, by: Sequence[str]) -> tuple[list[str], list[list[s
     for key, group in runs.groupby(list(by), sort=False, dropna=False):
         names = [str(part) for part in key]
         if key in table.index:
-            row = table.loc[key]
+            row = table.xs(key)
             values = [spread(row[m]["mean"], row[m]["std"]) for m in HEADLINES]
             n = str(int(row[next(iter(HEADLINES))]["count"]))
             failed = int((group["status"] == "failed").sum())

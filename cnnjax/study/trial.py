@@ -11,13 +11,13 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from cnnjax import build, data
 from cnnjax.config import SCHEMA, Config, to_dict, trial_id
@@ -25,7 +25,7 @@ from cnnjax.data import Dataset
 from cnnjax.invariance.logits import shift_logits
 from cnnjax.invariance.metrics import consistency
 from cnnjax.study.environment import describe
-from cnnjax.study.store import Store
+from cnnjax.study.store import TrialFiles
 from cnnjax.train.fit import Diverged, evaluate, fit
 from cnnjax.train.step import TrainState, create_state, eval_step, train_step
 
@@ -34,39 +34,48 @@ EVAL_BATCH = 256
 Report = Callable[[dict[str, Any]], None]
 
 
+def ignore(line: Any) -> None:
+    """Report to nobody."""
+
+
 def run(config: Config, out_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
     """Train and measure one trial; return its row {id, status, config, metrics, places, ...}.
 
-    With `out_dir` the trial is kept as a trial of that study directory, and a finished one is
-    returned as it stands. Raises Diverged where the loss stops being finite.
+    With `out_dir` the trial's files are kept there, and a finished trial is returned as it stands;
+    FileExistsError where the directory holds another one. Raises Diverged where the loss stops
+    being finite.
     """
     if out_dir is None:
         return measure(config)
-    store = Store(out_dir)
-    return store.result(trial_id(config)) or run_in(store, config)
+    files = TrialFiles(out_dir)
+    finished = files.result()
+    if finished is None:
+        return run_in(files, config)
+    if finished["id"] != trial_id(config):
+        raise FileExistsError(f"{out_dir} holds another trial, {finished['id']}; choose a new one")
+    return finished
 
 
-def run_in(store: Store, config: Config, report: Report = lambda line: None) -> dict[str, Any]:
-    """Run a trial inside a study directory; a trial that fails is recorded with its reason."""
-    name = trial_id(config)
-    store.start(name, to_dict(config), describe(threads=config.threads))
+def run_in(files: TrialFiles, config: Config, report: Report = ignore) -> dict[str, Any]:
+    """Run a trial and keep its files; one that fails is finished too, with its reason."""
+    files.start(to_dict(config), describe(threads=config.threads))
 
     def on_epoch(line: dict[str, Any]) -> None:
-        store.log(name, line)
+        files.log(line)
         report(line)
 
     try:
-        result = measure(config, on_epoch)
+        result = measure(config, on_epoch, files.save_variables)
     except OSError:
-        raise
+        raise  # a full disk or a missing data file is not the trial's own failure
     except Exception as error:
         result = _header(config) | {"status": "failed", "reason": _reason(error)}
-    store.finish(name, result)
+    files.finish(result)
     return result
 
 
-def measure(config: Config, on_epoch: Report = lambda line: None) -> dict[str, Any]:
-    """Train the network of `config` and measure it; nothing is written."""
+def measure(config: Config, on_epoch: Report = ignore, keep: Report = ignore) -> dict[str, Any]:
+    """Train the network of `config` and measure it; `keep` receives the trained variables."""
     start = time.perf_counter()
     limit_threads(config.threads)
     dataset = data.load(config.dataset, config.data_dir)
@@ -74,13 +83,14 @@ def measure(config: Config, on_epoch: Report = lambda line: None) -> dict[str, A
     state = train(config, net, dataset, on_epoch)
     trained = time.perf_counter()
     metrics, places = judge(config, net, state, dataset)
+    arrays = flat(state.variables)
+    keep(arrays)
     return _header(config) | {
         "status": "done",
         "metrics": metrics,
         "places": places,
-        "classes": list(dataset.classes),
         "data_sha256": dataset.checksum,
-        "parameters_sha256": fingerprint(state.variables),
+        "variables_sha256": fingerprint(arrays),
         "seconds_training": trained - start,
         "seconds": time.perf_counter() - start,
     }
@@ -90,7 +100,8 @@ def train(config: Config, net: nn.Module, dataset: Dataset, on_epoch: Report) ->
     """Return the state after all epochs."""
     epochs = build.epochs(config)
     tx = build.build_optimizer(config, epochs * build.steps_per_epoch(config, dataset))
-    state = create_state(net, tx, jax.random.key(config.seed), dataset.image_shape)
+    create = jax.jit(lambda key: create_state(net, tx, key, dataset.image_shape))
+    state = create(jax.random.key(config.seed))
     step = train_step(
         net,
         tx,
@@ -118,18 +129,24 @@ def judge(
     test = evaluate(step, state.variables, dataset.test, batch_size=EVAL_BATCH)
     offsets = places(config, dataset)
     images, labels = (part[: config.shift_images] for part in dataset.test)
-    apply = jax.jit(lambda x: net.apply(state.variables, transform(x), train=False))
-    logits = shift_logits(apply, images, shifts=offsets, boundary=dataset.boundary)
+    forward: Any = net.apply
+    logits = shift_logits(
+        lambda variables, x: forward(variables, transform(x), train=False),
+        images,
+        shifts=offsets,
+        boundary=dataset.boundary,
+        variables=state.variables,
+    )
     predictions = np.argmax(logits, axis=-1)
     by_place = np.mean(predictions == labels[:, None], axis=0)
     moved = np.any(offsets != 0, axis=1)
     metrics = {
         "accuracy": test["accuracy"],
-        "loss": test["loss"],
+        "test_loss": test["loss"],
         "accuracy_away": float(np.mean(by_place[moved])),
         "consistency": float(consistency(predictions)),
         "test_images": test["images"],
-        "shift_images": len(labels),
+        "shifted_images": len(labels),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
     }
     grid = {"offsets": offsets.tolist(), "accuracy": by_place.tolist()}
@@ -149,12 +166,18 @@ def limit_threads(threads: int) -> None:
     os.environ["NPROC"] = str(threads)
 
 
-def fingerprint(variables: Any) -> str:
-    """Return the SHA-256 of all variables' bytes: equal fingerprints, equal networks."""
+def flat(variables: Any) -> dict[str, np.ndarray]:
+    """Return a tree of variables as arrays by slash-separated path."""
+    leaves = flatten_dict(jax.device_get(variables), sep="/")
+    return {path: np.asarray(leaf) for path, leaf in sorted(leaves.items())}
+
+
+def fingerprint(arrays: Mapping[str, np.ndarray]) -> str:
+    """Return the SHA-256 of all variables' paths and bytes: equal fingerprints, equal networks."""
     digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
-        digest.update(jax.tree_util.keystr(path).encode())
-        digest.update(np.asarray(leaf).tobytes())
+    for path, array in arrays.items():
+        digest.update(f"{path} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
     return digest.hexdigest()
 
 

@@ -1,7 +1,7 @@
 """Batches: every image exactly once an epoch, in an order that depends on (seed, epoch) alone.
 
-    for batch in batches(split, batch_size=64, order=permutation(len(split.labels), seed, epoch)):
-        ...
+for batch in batches(split, batch_size=64, order=permutation(len(split.labels), seed, epoch)):
+    ...
 """
 
 from __future__ import annotations

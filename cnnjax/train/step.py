@@ -71,6 +71,8 @@ def train_step(
     loss: (logits (B, K), labels (B,)) -> (B,). sums: loss, correct and count over real rows.
     """
 
+    forward: Any = net.apply
+
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
         key = jax.random.fold_in(state.key, state.step)
         keys = {name: jax.random.fold_in(key, i) for i, name in enumerate(("dropout", "pool"))}
@@ -80,7 +82,7 @@ def train_step(
 
         def objective(params: Any) -> tuple[jax.Array, tuple[Any, Sums]]:
             variables = {"params": params, **state.collections}
-            logits, collections = net.apply(
+            logits, collections = forward(
                 variables, transform(images), train=True, rngs=keys, mutable=[*state.collections]
             )
             sums = score(logits, batch, loss)
@@ -116,8 +118,10 @@ def eval_step(
 ) -> Callable[[Any, Batch], tuple[jax.Array, Sums]]:
     """Return (variables, batch) -> (logits (B, K), sums); nothing is drawn, nothing changes."""
 
+    forward: Any = net.apply
+
     def step(variables: Any, batch: Batch) -> tuple[jax.Array, Sums]:
-        logits = net.apply(variables, transform(batch["image"]), train=False)
+        logits = forward(variables, transform(batch["image"]), train=False)
         return logits, score(logits, batch, loss)
 
     return step
