@@ -10,8 +10,9 @@ The claims of equivariance are codes (CLAIMS), for maps with circular padding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -62,17 +63,23 @@ class PoolingMethod:
     dense_function: Callable[..., jax.Array] | None = None
     has_dense: bool = True
     position: str = "after_activation"
-    # The parameter that Pool(..., learn=True) trains, and the module that does.
-    learned_layer: Any = None
+    # What Pool(..., learn=True) trains and above which value it stays, or the layer that does.
     learns: str | None = None
+    learns_above: float = -math.inf
+    learned_layer: Any = None
     nan: str = "spreads to the windows that hold it"
-    extra: bool = field(default=False, repr=False)
+
+    def given(self, params: Mapping[str, Any]) -> PoolingMethod:
+        """Return the card that these parameters make of it; only canonical's changes."""
+        del params
+        return self
 
     @cached_property
     def parameters(self) -> dict[str, allowed.Parameter]:
         """Every keyword with its default and allowed values, window, stride, padding included."""
         found = allowed.parameters(self.function or self.layer)
-        return {k: v for k, v in found.items() if k not in ("method", "phase")}
+        hidden = ("phase",) if self.layer is None else ("method", "parent", "name")
+        return {k: v for k, v in found.items() if k not in hidden}
 
     @property
     def takes(self) -> tuple[str, ...]:
@@ -121,11 +128,11 @@ class PoolingMethod:
         """Check the method's own parameters; those not given keep their defaults."""
         own = {k: v for k, v in self.parameters.items() if k not in STRUCTURE}
         for name in params:
-            if name not in own and not self.extra:
+            if name not in own:
                 raise ValueError(
                     f"{name}: unknown parameter of pool {self.name!r}; allowed: {self._words()}"
                 )
-        return {k: own[k].check(k, v) if k in own else v for k, v in params.items()}
+        return {name: own[name].check(name, value) for name, value in params.items()}
 
     def dense(self, x: jax.Array, **arguments: Any) -> jax.Array:
         """Pool at every place; only parameter-free methods that have such a form."""

@@ -6,18 +6,21 @@ card, params = parse_head("gem:p=4")
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from flax.core import FrozenDict
 
 from cnnjax import spec
 from cnnjax.ops import allowed, heads
 from cnnjax.ops import padding as pads
+from cnnjax.ops.allowed import Number
 
 
 class FixedHead(nn.Module, kw_only=True):
@@ -29,6 +32,31 @@ class FixedHead(nn.Module, kw_only=True):
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         del train
         return self.function(pads.feature_map(x), **self.arguments)
+
+
+class Attention(nn.Module, kw_only=True):
+    """Softmax over all places of trained queries' scores weighs trained values: (..., C).
+
+    `queries` must divide the channels; each weighs its share of them.
+    """
+
+    queries: Annotated[int, Number(least=1, whole=True)] = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        del train
+        values = heads.places(pads.feature_map(x))
+        channels = x.shape[-1]
+        if channels % self.queries:
+            raise ValueError(
+                f"queries: expected a divisor of the {channels} channels, got {self.queries}"
+            )
+        scores = nn.Dense(self.queries, use_bias=False, name="scores")(values)
+        weights = jax.nn.softmax(scores / math.sqrt(channels), axis=0)[..., None]
+        values = nn.Dense(channels, use_bias=False, name="values")(values)
+        shares = values.reshape(*values.shape[:-1], self.queries, -1)
+        pooled = jnp.sum(weights * shares, axis=0)
+        return pooled.reshape(values.shape[1:]).astype(x.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +73,8 @@ class Head:
     @cached_property
     def parameters(self) -> dict[str, allowed.Parameter]:
         """Every parameter with its default and allowed values."""
-        return allowed.parameters(self.function or self.layer)
+        found = allowed.parameters(self.function or self.layer)
+        return {name: value for name, value in found.items() if name not in ("parent", "name")}
 
     @property
     def params(self) -> dict[str, Any]:
@@ -91,6 +120,41 @@ ROWS = (
         function=heads.gmp,
         summary="maximum over all places",
         cites=("oquab2015",),
+        blind=True,
+    ),
+    Head(
+        name="gap_gmp",
+        function=heads.gap_gmp,
+        summary="mean and maximum side by side, 2 C values",
+        cites=("woo2018",),
+        blind=True,
+    ),
+    Head(
+        name="gem",
+        function=heads.gem,
+        summary="generalised mean of the positive part over all places",
+        cites=("radenovic2018",),
+        blind=True,
+    ),
+    Head(
+        name="lse",
+        function=heads.lse,
+        summary="log of the mean exponential over all places",
+        cites=("pinheiro2015",),
+        blind=True,
+    ),
+    Head(
+        name="topk_mean",
+        function=heads.topk_mean,
+        summary="mean of the k largest values of each channel",
+        cites=("durand2016",),
+        blind=True,
+    ),
+    Head(
+        name="attention",
+        layer=Attention,
+        summary="mean weighted by a trained query's attention, without positional embedding",
+        cites=("vaswani2017",),
         blind=True,
     ),
     Head(

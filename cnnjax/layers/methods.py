@@ -2,80 +2,21 @@
 
     POOLS["aps"].equivariance, POOLS["lp"].params
 
-A new method is one function (ops) or one Linen module (layers) plus one row here.
+A new method is one function (ops) or one Linen module (layers) plus one row here. Its arguments,
+its tests, its page in docs/methods.md and its flags follow from the row and the signature:
+
+    python -m cnnjax.layers.methods > docs/methods.md
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
 
-import jax
+from cnnjax.layers import canonical, facts, learned, random, samplers
+from cnnjax.layers.card import PoolingMethod
+from cnnjax.ops import antialias, local, lowpass, means, order, polyphase, rearrange, spectral
 
-from cnnjax.layers.card import Arguments, PoolingMethod
-from cnnjax.ops import antialias, local, polyphase
-from cnnjax.ops.allowed import OneOf
-from cnnjax.ops.padding import Pair
-from cnnjax.ops.polyphase import Choice, Norm
-
-Circular = Annotated[str, OneOf("CIRCULAR")]
-
-
-def _aps(
-    x: jax.Array,
-    *,
-    stride: Pair,
-    padding: Circular = "CIRCULAR",
-    p: Norm = 2,
-    phase: jax.Array | None = None,
-) -> tuple[jax.Array, Choice]:
-    del padding
-    return _select(x, x, stride=stride, p=p, phase=phase)
-
-
-def _select(
-    x: jax.Array, judged: jax.Array, *, stride: Pair, p: Norm, phase: jax.Array | None
-) -> tuple[jax.Array, Choice]:
-    choice = polyphase.choose(judged, stride=stride, p=p)
-    if phase is not None:
-        choice = choice._replace(phase=phase)
-    return polyphase.sample(x, choice.phase, stride=stride), choice
-
-
-def _area(arguments: Arguments) -> float:
-    return float(arguments["window"][0] * arguments["window"][1])
-
-
-def _at_window_1(arguments: Arguments) -> str | None:
-    return "decimate" if arguments["window"] == (1, 1) else None
-
-
-def _at_stride_1(arguments: Arguments) -> str | None:
-    return "decimate" if arguments["stride"] == (1, 1) else None
-
-
-def _blur_as(arguments: Arguments) -> str | None:
-    return "decimate" if arguments.get("filter_size", 3) == 1 else None
-
-
-def _max_blur_as(arguments: Arguments) -> str | None:
-    size = arguments.get("filter_size", 3)
-    if size == 1:
-        return _at_window_1(arguments) or "max"
-    return f"blur:filter_size={size}" if arguments["window"] == (1, 1) else None
-
-
-def _box_is_stride(arguments: Arguments) -> bool:
-    return arguments["window"] == arguments["stride"]
-
-
-def _binomial_vanishes(arguments: Arguments) -> bool:
-    # (1 + z)^(m - 1) has its only zero at z = -1, the one alias of stride 2.
-    exact = arguments.get("filter_size", 3) >= 2
-    return all(s == 1 or (s == 2 and exact) for s in arguments["stride"])
-
-
-ROWS = (
+ROWS: tuple[PoolingMethod, ...] = (
     PoolingMethod(
         name="max",
         function=local.maximum,
@@ -83,16 +24,16 @@ ROWS = (
         formula="y = max_W x",
         cites=("riesenhuber1999", "scherer2010"),
         equivariance="P1",
-        same_as=_at_window_1,
+        same_as=facts.at_window_1,
     ),
     PoolingMethod(
         name="min",
         function=local.minimum,
         summary="smallest value of each window",
-        formula="y = min_W x",
+        formula="y = min_W x = -max_W(-x)",
         cites=("scherer2010",),
         equivariance="P1",
-        same_as=_at_window_1,
+        same_as=facts.at_window_1,
     ),
     PoolingMethod(
         name="sum",
@@ -101,9 +42,9 @@ ROWS = (
         formula="y = sum_W x",
         cites=("lecun1998",),
         equivariance="P1",
-        gain=_area,
-        last_stage_exact=_box_is_stride,
-        same_as=_at_window_1,
+        gain=facts.area,
+        last_stage_exact=facts.box_is_stride,
+        same_as=facts.at_window_1,
     ),
     PoolingMethod(
         name="mean",
@@ -112,8 +53,17 @@ ROWS = (
         formula="y = mean_W x",
         cites=("lecun1990",),
         equivariance="P1",
-        last_stage_exact=_box_is_stride,
-        same_as=_at_window_1,
+        last_stage_exact=facts.box_is_stride,
+        same_as=facts.at_window_1,
+    ),
+    PoolingMethod(
+        name="median",
+        function=order.median,
+        summary="median of each window; of an even number the mean of the middle two",
+        formula="y = median_W x",
+        cites=("huang1979",),
+        equivariance="P1",
+        same_as=facts.at_window_1,
     ),
     PoolingMethod(
         name="decimate",
@@ -126,14 +76,93 @@ ROWS = (
         nan="kept where it is sampled",
     ),
     PoolingMethod(
+        name="lp",
+        function=means.lp,
+        summary="p-norm of each window, of its mean or its sum",
+        formula="y = (mean_W |x|^p)^(1/p)",
+        cites=("sermanet2012",),
+        equivariance="P1",
+        gain=facts.lp_gain,
+        learns="p",
+        learns_above=1.0,
+    ),
+    PoolingMethod(
+        name="gem",
+        function=means.gem,
+        summary="generalised mean of the positive part",
+        formula="y = (mean_W max(x, eps)^p)^(1/p)",
+        cites=("radenovic2018",),
+        equivariance="P1",
+        learns="p",
+        learns_above=1.0,
+    ),
+    PoolingMethod(
+        name="lse",
+        function=means.lse,
+        summary="smooth maximum: log of the mean exponential",
+        formula="y = log(mean_W exp(r x)) / r",
+        cites=("pinheiro2015",),
+        equivariance="P1",
+        learns="r",
+        learns_above=0.0,
+        same_as=facts.at_window_1,
+    ),
+    PoolingMethod(
+        name="max_mean",
+        function=means.max_mean,
+        summary="maximum and mean: their mean, sum or concatenation",
+        formula="y = (max_W x + mean_W x) / 2",
+        cites=("mishkin2017",),
+        equivariance="P1",
+        gain=facts.max_mean_gain,
+        channels=facts.max_mean_channels,
+        same_as=facts.max_mean_as,
+    ),
+    PoolingMethod(
+        name="space_to_depth",
+        function=rearrange.space_to_depth,
+        summary="the places of each block as channels",
+        formula="y[..., (i s + j) C + c] = x[i::s, j::s, c]",
+        cites=("shi2016",),
+        equivariance="P1",
+        channels=facts.block_channels,
+        dense_function=rearrange.dense_space_to_depth,
+        same_as=facts.at_stride_1,
+    ),
+    PoolingMethod(
+        name="haar",
+        function=rearrange.haar,
+        summary="orthonormal Haar transform of each block: low band or all bands",
+        formula="y = sum_B x / s, B the s x s block (low band)",
+        cites=("mallat1989",),
+        equivariance="P1",
+        gain=facts.haar_gain,
+        channels=facts.haar_channels,
+        dense_function=rearrange.dense_haar,
+        same_as=facts.at_stride_1,
+    ),
+    PoolingMethod(
+        name="lenet_subsample",
+        layer=learned.LeNetSubsample,
+        summary="mean with a trained coefficient and bias for each channel",
+        formula="y = a_c mean_W x + b_c",
+        cites=("lecun1998",),
+        equivariance="P1",
+        learnable=True,
+        gain=facts.unknown,
+        last_stage_exact=facts.box_is_stride,
+    ),
+    PoolingMethod(
         name="blur",
         function=antialias.blur,
         summary="binomial low-pass, then every s-th sample",
-        formula="y = (h * x)[s i, s j], h = row m - 1 of Pascal's triangle / 2^(m - 1), m taps",
+        formula="y = (h * x)[s i, s j], h = m binomial taps / 2^(m - 1) on each axis",
         cites=("zhang2019",),
         equivariance="P1",
-        last_stage_exact=_binomial_vanishes,
-        same_as=_blur_as,
+        last_stage_exact=facts.binomial_vanishes,
+        same_as=facts.blur_as,
+        learns="filter",
+        learned_layer=learned.TrainedBlur,
     ),
     PoolingMethod(
         name="max_blur",
@@ -142,21 +171,243 @@ ROWS = (
         formula="y = (h * max_W x)[s i, s j]",
         cites=("zhang2019",),
         equivariance="P1",
-        last_stage_exact=_binomial_vanishes,
-        same_as=_max_blur_as,
+        last_stage_exact=facts.binomial_vanishes,
+        same_as=facts.max_blur_as,
+    ),
+    PoolingMethod(
+        name="gaussian_blur",
+        function=lowpass.gaussian_blur,
+        summary="sampled Gaussian, then every s-th sample",
+        formula="y = (g * x)[s i, s j], g(t) ~ exp(-t^2 / 2 sigma^2)",
+        cites=("lindeberg1990",),
+        equivariance="P1",
+        same_as=facts.gaussian_as,
+    ),
+    PoolingMethod(
+        name="ddac",
+        layer=learned.Ddac,
+        summary="low-pass filters predicted at each place for each group of channels",
+        formula="y = (sum_q w_q(x) x_q)[s i, s j], w = softmax(BN(conv(x)))",
+        cites=("zou2020",),
+        equivariance="P1",
+        learnable=True,
+    ),
+    PoolingMethod(
+        name="tlpf",
+        layer=learned.Tlpf,
+        summary="a trained low-pass filter for each channel",
+        formula="y = (softmax(l_c) * x_c)[s i, s j]",
+        cites=("fonseca2021",),
+        equivariance="P1",
+        learnable=True,
     ),
     PoolingMethod(
         name="aps",
-        function=_aps,
-        phased=True,
-        has_dense=False,
+        function=polyphase.aps,
         summary="the polyphase component of largest norm",
         formula="y = x_k, k = argmax_k ||x_k||_p over H, W and C jointly, x_k = x[i::s, j::s]",
         cites=("chaman2021",),
         equivariance="P2",
-        same_as=_at_stride_1,
-        nan="the map's phase is not defined",
+        phased=True,
+        has_dense=False,
+        same_as=facts.at_stride_1,
+        nan="leaves the phase of its map undefined",
+    ),
+    PoolingMethod(
+        name="aps_blur",
+        function=polyphase.aps_blur,
+        summary="binomial blur, then the component of largest norm, judged after or before it",
+        formula="y = (h * x)_k",
+        cites=("chaman2021", "zhang2019"),
+        equivariance="P2",
+        phased=True,
+        has_dense=False,
+        same_as=facts.aps_blur_as,
+        nan="leaves the phase of its map undefined",
+    ),
+    PoolingMethod(
+        name="max_aps",
+        function=polyphase.max_aps,
+        summary="dense maximum, then the component of largest norm",
+        formula="y = (max_W x)_k",
+        cites=("chaman2021",),
+        equivariance="P2",
+        phased=True,
+        has_dense=False,
+        same_as=facts.max_aps_as,
+        nan="leaves the phase of its map undefined",
+    ),
+    PoolingMethod(
+        name="lps",
+        layer=samplers.Lps,
+        summary="the component that a small trained network prefers",
+        formula="y = sum_k pi_k x_k, pi = Gumbel-softmax(f(x_k)) in training, argmax in evaluation",
+        cites=("rojasgomez2022", "jang2017"),
+        equivariance="P2",
+        phased=True,
+        has_dense=False,
+        learnable=True,
+        stochastic=True,
+        nan="leaves the phase of its map undefined",
+    ),
+    PoolingMethod(
+        name="spectral",
+        function=spectral.spectral,
+        summary="crop of the spectrum, the new Nyquist bin removed",
+        formula="Y = X where |k| < H / 2s, gain 1",
+        cites=("rippel2015",),
+        equivariance="P3",
+        dense_function=spectral.dense_spectral,
+        last_stage_exact=facts.always,
+        same_as=facts.at_stride_1,
+        nan="spreads over its map and channel",
+    ),
+    PoolingMethod(
+        name="diffstride",
+        layer=learned.DiffStride,
+        summary="a trained low-pass in the Fourier domain, then resampling",
+        formula="Y = X clip((R + H / 2S - |k|) / R, 0, 1)",
+        cites=("riad2022",),
+        equivariance="P3",
+        learnable=True,
+        last_stage_exact=facts.always,
+        nan="spreads over its map and channel",
+    ),
+    PoolingMethod(
+        name="flc",
+        function=spectral.flc,
+        summary="crop of the shifted spectrum as published, one Nyquist bin of two kept",
+        formula="Y = X where -H / 2s <= k < H / 2s, real part",
+        cites=("grabinski2022",),
+        equivariance="P1",
+        dense_function=spectral.dense_flc,
+        last_stage_exact=facts.always,
+        same_as=facts.at_stride_1,
+        nan="spreads over its map and channel",
+    ),
+    PoolingMethod(
+        name="mixed",
+        layer=learned.Mixed,
+        summary="trained blend of maximum and mean",
+        formula="y = a max_W x + (1 - a) mean_W x, a = sigmoid(l)",
+        cites=("lee2016",),
+        equivariance="P1",
+        learnable=True,
+    ),
+    PoolingMethod(
+        name="gated",
+        layer=learned.Gated,
+        summary="blend of maximum and mean that each window decides",
+        formula="y = a max_W x + (1 - a) mean_W x, a = sigmoid(w . x_W)",
+        cites=("lee2016",),
+        equivariance="P1",
+        learnable=True,
+    ),
+    PoolingMethod(
+        name="tree",
+        layer=learned.Tree,
+        summary="trained filters blended pairwise by gates",
+        formula="y = sigmoid(w . x_W) v_1 . x_W + (1 - sigmoid(w . x_W)) v_2 . x_W",
+        cites=("lee2016",),
+        equivariance="P1",
+        learnable=True,
+        gain=facts.unknown,
+    ),
+    PoolingMethod(
+        name="softpool",
+        function=means.softpool,
+        summary="mean weighted by the exponential",
+        formula="y = sum_W x e^x / sum_W e^x",
+        cites=("stergiou2021",),
+        equivariance="P1",
+        same_as=facts.at_window_1,
+    ),
+    PoolingMethod(
+        name="beta_softmax",
+        function=means.beta_softmax,
+        summary="mean weighted by the exponential of beta x",
+        formula="y = sum_W x e^(beta x) / sum_W e^(beta x)",
+        cites=("stergiou2021",),
+        equivariance="P1",
+        learns="beta",
+        same_as=facts.beta_softmax_as,
+    ),
+    PoolingMethod(
+        name="lip",
+        layer=learned.Lip,
+        summary="mean weighted by the exponential of a trained importance map",
+        formula="y = sum_W x e^G / sum_W e^G, G = 12 sigmoid(IN(conv(x)))",
+        cites=("gao2019",),
+        equivariance="P1",
+        learnable=True,
+        nan="spreads over its map and channel",
+    ),
+    PoolingMethod(
+        name="dpp",
+        layer=learned.Dpp,
+        summary="mean in which values far from the local mean weigh more",
+        formula="y = sum_W w x / sum_W w, w = alpha + rho(x - m)^lambda",
+        cites=("saeedan2018",),
+        equivariance="P1",
+        learnable=True,
+    ),
+    PoolingMethod(
+        name="ordinal",
+        layer=learned.Ordinal,
+        summary="trained weights for the ranks of a window",
+        formula="y = sum_r softmax(l)_r x_(r)",
+        cites=("kumar2018",),
+        equivariance="P1",
+        learnable=True,
+    ),
+    PoolingMethod(
+        name="stochastic",
+        layer=random.Stochastic,
+        summary="a value drawn with probability in proportion to it",
+        formula="y = x_j with probability x_j / sum_W x; evaluation sum_W x^2 / sum_W x",
+        cites=("zeiler2013",),
+        equivariance="P5",
+        stochastic=True,
+    ),
+    PoolingMethod(
+        name="mixed_random",
+        layer=random.MixedRandom,
+        summary="maximum or mean by a coin",
+        formula="y = max_W x or mean_W x; evaluation the one drawn more often",
+        cites=("yu2014",),
+        equivariance="P5",
+        stochastic=True,
+    ),
+    PoolingMethod(
+        name="max_dropout",
+        layer=random.MaxDropout,
+        summary="maximum of what dropout leaves",
+        formula="y = max_W m x, m ~ Bernoulli(1 - q); evaluation sum_r (1 - q) q^(K - r) x_(r)",
+        cites=("wu2015",),
+        equivariance="P5",
+        stochastic=True,
+        gain=facts.unknown,
+    ),
+    PoolingMethod(
+        name="fractional_max",
+        layer=random.FractionalMax,
+        summary="maximum of random regions with sides of two lengths",
+        formula="y = max of [a_i, a_{i+1}], a_i = ceil(alpha (i + u))",
+        cites=("graham2014",),
+        equivariance="P6",
+        stochastic=True,
+        has_dense=False,
+    ),
+    PoolingMethod(
+        name="s3",
+        layer=random.S3,
+        summary="dense maximum, then random rows and columns of each grid cell",
+        formula="y = (max_W x)[rows, columns]; evaluation mean of s x s blocks",
+        cites=("zhai2017",),
+        equivariance="P5",
+        stochastic=True,
     ),
 )
 
-POOLS: Mapping[str, PoolingMethod] = {card.name: card for card in ROWS}
+_plain = {card.name: card for card in ROWS}
+POOLS: Mapping[str, PoolingMethod] = _plain | {"canonical": canonical.card(_plain)}

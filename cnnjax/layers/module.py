@@ -27,7 +27,6 @@ class Pooling(nn.Module, kw_only=True):
     method: str
     stride: Pair
     padding: Padding = "VALID"
-    window = None
 
     def __call__(self, x: jax.Array, *, train: bool = False, temperature: Any = None) -> jax.Array:
         x = pads.feature_map(x)
@@ -42,14 +41,15 @@ class Pooling(nn.Module, kw_only=True):
     def pooled(self, x: jax.Array, *, stride: Pair, train: bool, temperature: Any) -> jax.Array:
         raise NotImplementedError(f"{type(self).__name__} must define pooled")
 
-    def key(self) -> jax.Array:
-        """Return a key of the rng collection "pool"; ValueError where the caller gave none."""
-        if not self.has_rng(RNG) and not self.is_initializing():
-            raise ValueError(
-                f"rngs: pool {self.method!r} is random in training, "
-                f"expected rngs={{'{RNG}': key}}, got none"
-            )
-        return self.make_rng(RNG)
+
+class WindowPooling(Pooling, kw_only=True):
+    """Base of those with a window."""
+
+    window: Pair
+
+    def over(self, stride: Pair) -> dict[str, Any]:
+        """Return the arguments of a function of windows, at `stride`."""
+        return {"window": self.window, "stride": stride, "padding": self.padding}
 
 
 class FixedPool(nn.Module, kw_only=True):
@@ -118,6 +118,16 @@ class PolyphasePool(nn.Module, kw_only=True):
     @property
     def padding(self) -> Padding:
         return self.arguments["padding"]
+
+
+def random_key(module: Any) -> jax.Array:
+    """Return a key of the rng collection "pool"; ValueError where the caller gave none."""
+    if not module.has_rng(RNG) and not module.is_initializing():
+        raise ValueError(
+            f"rngs: pool {module.method!r} is random in training, "
+            f"expected rngs={{'{RNG}': key}}, got none"
+        )
+    return module.make_rng(RNG)
 
 
 def refuse_same(padding: Padding | None, stride: Pair) -> None:

@@ -18,8 +18,10 @@ from flax.core import FrozenDict
 from cnnjax import spec
 from cnnjax.layers.card import PoolingMethod
 from cnnjax.layers.heads import HEADS, parse_head
+from cnnjax.layers.learned import TrainedPool
 from cnnjax.layers.methods import POOLS
 from cnnjax.layers.module import FixedPool, PolyphasePool
+from cnnjax.layers.samplers import CanonicalPool
 from cnnjax.ops import padding as pads
 from cnnjax.ops import polyphase
 
@@ -46,7 +48,7 @@ def pool(
     Polyphase methods also take a `phase` (...,) to use and, with `return_phase`, return (y, phase).
     The dtype is kept. Raises ValueError (TypeError for a wrong type) naming the wrong argument.
     """
-    card = spec.find(POOLS, method, "pool")
+    card = spec.find(POOLS, method, "pool").given(params)
     if card.function is None:
         raise ValueError(
             f"pool: {method!r} has parameters or randomness; use the module Pool({method!r}, ...)"
@@ -87,14 +89,26 @@ def Pool(
     Modules compare and hash by value. `learn=True` trains the parameter of lp, gem, lse,
     beta_softmax and blur. Raises as `pool` does, here and not when called.
     """
-    card = spec.find(POOLS, method, "pool")
+    card = spec.find(POOLS, method, "pool").given(params)
     learn = _learn(card, params.pop("learn", False))
     arguments = card.arguments(window, stride, padding, params)
-    if card.layer is not None:
-        return card.layer(method=method, name=name, **arguments)
-    if learn and card.learned_layer is not None:
-        return card.learned_layer(method=method, name=name, **arguments)
+    layer = card.learned_layer if learn else card.layer
+    if layer is not None:
+        return layer(method=method, name=name, **arguments)
+    inner = arguments.get("inner")
+    if inner is not None and inner.function is None:
+        return _canonical_layer(arguments, name)
     frozen: Any = FrozenDict(arguments)
+    if learn:
+        return TrainedPool(
+            method=method,
+            function=card.function,
+            parameter=str(card.learns),
+            start=(card.params | params)[str(card.learns)],
+            least=card.learns_above,
+            arguments=frozen,
+            name=name,
+        )
     if card.phased:
         return PolyphasePool(method=method, function=card.function, arguments=frozen, name=name)
     return FixedPool(
@@ -106,10 +120,20 @@ def Pool(
     )
 
 
+def _canonical_layer(arguments: dict[str, Any], name: str | None) -> nn.Module:
+    inner, stride = arguments.pop("inner"), arguments.pop("stride")
+    padding, norm = arguments.pop("padding"), arguments.pop("p", 2)
+    arguments.pop("method")
+    layer = inner.layer(method=inner.name, stride=stride, padding=padding, **arguments)
+    return CanonicalPool(
+        method="canonical", inner=layer, stride=stride, padding=padding, p=norm, name=name
+    )
+
+
 def parse(text: str) -> tuple[PoolingMethod, dict[str, Any]]:
     """Read an arm such as "lp:p=3:reduce=sum": its card and checked parameters."""
     name, params = spec.parse(text)
-    card = spec.find(POOLS, name, "pool")
+    card = spec.find(POOLS, name, "pool").given(params)
     own = dict(params)
     learn = _learn(card, own.pop("learn", False))
     return card, card.check(own) | ({"learn": True} if learn else {})
@@ -130,8 +154,8 @@ def canonical_arm(text: str, window: Size, stride: Size) -> str | None:
 def _learn(card: PoolingMethod, learn: Any) -> bool:
     if not isinstance(learn, bool):
         raise TypeError(f"learn: expected True or False, got {learn!r}")
-    if learn and card.learned_layer is None:
-        able = ", ".join(row.name for row in POOLS.values() if row.learned_layer is not None)
+    if learn and card.learns is None:
+        able = ", ".join(row.name for row in POOLS.values() if row.learns is not None)
         raise ValueError(f"learn: pool {card.name!r} has nothing to train; allowed for {able}")
     return learn
 

@@ -1,6 +1,6 @@
-"""Sampling that follows the content: one of the stride's polyphase components, x -> (y, phase).
+"""Sampling that follows the content: one of the stride's polyphase components, x -> (y, choice).
 
-    y, phase = polyphase.aps(x, stride=(2, 2), p=2)     # y (..., H/2, W/2, C), phase (...,) int32
+    y, (phase, ties) = polyphase.aps(x, stride=(2, 2), p=2)    # y (..., H/2, W/2, C)
     x = polyphase.unpool(y, phase, stride=(2, 2))       # y back in its place, zeros elsewhere
 
 Component i * sw + j of stride (sh, sw) is x[i::sh, j::sw]. Which one is kept depends on x alone, up
@@ -14,17 +14,22 @@ that true in floating point, where a sum depends on its order and norms may tie:
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from cnnjax.ops import antialias, local, windows
 from cnnjax.ops import padding as pads
 from cnnjax.ops.allowed import OneOf
+from cnnjax.ops.antialias import FilterSize
 from cnnjax.ops.padding import Pair
 
+Circular = Annotated[str, OneOf("CIRCULAR")]
 Norm = Annotated[float, OneOf(1, 2, float("inf"))]
+Judge = Annotated[str, OneOf("after", "before")]
 
 
 class Choice(NamedTuple):
@@ -35,38 +40,92 @@ class Choice(NamedTuple):
 
 
 def aps(
-    x: jax.Array, *, stride: Pair, p: Norm = 2, phase: jax.Array | None = None
-) -> tuple[jax.Array, jax.Array]:
+    x: jax.Array,
+    *,
+    stride: Pair,
+    padding: Circular = "CIRCULAR",
+    p: Norm = 2,
+    phase: jax.Array | None = None,
+) -> tuple[jax.Array, Choice]:
     """Keep the component of largest l_p norm (Adaptive Polyphase Sampling, Chaman 2021).
 
-    x (..., H, W, C) -> (..., H/sh, W/sw, C) and the phase (...,); a `phase` given is used as it is,
-    so that a residual block's shortcut can follow its branch. The norm is over H, W and C jointly:
-    one phase per channel would break equivariance. ValueError where the stride does not divide.
+    x (..., H, W, C) -> (..., H/sh, W/sw, C) and the choice. A `phase` (...,) given is used as it
+    is, so that a residual block's shortcut can follow its branch. The norm is over H, W and C
+    jointly: one phase per channel would break equivariance. ValueError where the stride does not divide.
     """
+    del padding
+    return select(x, x, stride=stride, p=p, phase=phase)
+
+
+def aps_blur(
+    x: jax.Array,
+    *,
+    stride: Pair,
+    padding: Circular = "CIRCULAR",
+    filter_size: FilterSize = 3,
+    p: Norm = 2,
+    judge: Judge = "after",
+    phase: jax.Array | None = None,
+) -> tuple[jax.Array, Choice]:
+    """Binomial blur, then `aps`; norms of the map `after` the blur or `before` it."""
+    blurred = antialias.blur(x, stride=(1, 1), padding=padding, filter_size=filter_size)
+    judged = blurred if judge == "after" else x
+    return select(blurred, judged, stride=stride, p=p, phase=phase)
+
+
+def max_aps(
+    x: jax.Array,
+    *,
+    window: Pair,
+    stride: Pair,
+    padding: Circular = "CIRCULAR",
+    p: Norm = 2,
+    phase: jax.Array | None = None,
+) -> tuple[jax.Array, Choice]:
+    """Dense maximum, then `aps`."""
+    peaks = local.maximum(x, window=window, stride=(1, 1), padding=padding)
+    return select(peaks, peaks, stride=stride, p=p, phase=phase)
+
+
+def select(
+    x: jax.Array, judged: jax.Array, *, stride: Pair, p: Norm, phase: jax.Array | None
+) -> tuple[jax.Array, Choice]:
+    """Keep the component of x at `phase`, by default where `judged` has its largest norm."""
     if phase is None:
-        phase = choose(x, stride=stride, p=p).phase
-    return sample(x, phase, stride=stride), phase
+        choice = choose(judged, stride=stride, p=p)
+    else:
+        choice = Choice(jnp.asarray(phase), jnp.zeros(x.shape[:-3], jnp.int32))
+    return sample(x, choice.phase, stride=stride), choice
 
 
 def choose(x: jax.Array, *, stride: Pair, p: Norm = 2) -> Choice:
     """Return the phase of the largest norm; ties are decided alike for all circular shifts of x."""
-    x = lax.stop_gradient(_wide(x))
-    best = strongest(norms(x, stride=stride, p=p))
-    ties = jnp.sum(best, axis=-1, dtype=jnp.int32) - 1
-    first = jnp.argmax(best, axis=-1).astype(jnp.int32)
-    # Reading the whole map again is paid for only where some image of the batch has a tie.
-    phase = lax.cond(
-        jnp.any(ties > 0),
-        lambda: jnp.argmax(_largest(fingerprints(x, stride), best), axis=-1).astype(jnp.int32),
-        lambda: first,
-    )
-    return Choice(phase, ties)
+    x = lax.stop_gradient(windows.wide(x))
+    return _decide(norms(x, stride=stride, p=p), x, stride)
+
+
+def choose_by(scores: jax.Array, x: jax.Array, *, stride: Pair) -> Choice:
+    """Return the phase of the largest sum of scores (..., sh*sw, h, w, D); ties as in `choose`."""
+    scores, x = (lax.stop_gradient(windows.wide(a)) for a in (scores, x))
+    return _decide(_exact_sum(scores, (-3, -2, -1), (-4, -3, -2, -1)), x, stride)
 
 
 def sample(x: jax.Array, phase: jax.Array, *, stride: Pair) -> jax.Array:
-    """Return the component numbered `phase` (...,) of every map: (..., H/sh, W/sw, C)."""
-    grid = _grid(x, stride)
-    mask = _mask(_checked(phase, x.shape[:-3], stride), stride)
+    """Return the component numbered `phase` (...,) of every map: (..., H/sh, W/sw, C).
+
+    A floating `phase` (..., sh*sw) is a weight for each component instead.
+    """
+    grid, lead = _grid(x, stride), x.shape[:-3]
+    if jnp.issubdtype(jnp.result_type(phase), jnp.floating):
+        weights = jnp.asarray(phase, windows.wide(x).dtype)
+        if weights.shape != (*lead, stride[0] * stride[1]):
+            raise ValueError(
+                f"phase: expected {lead} integers or {(*lead, stride[0] * stride[1])} weights, "
+                f"got shape {weights.shape}"
+            )
+        weights = weights.reshape(*lead, 1, stride[0], 1, stride[1], 1)
+        return jnp.sum(weights * grid, axis=(-4, -2)).astype(x.dtype)
+    mask = _mask(_checked(phase, lead, stride), stride)
     return jnp.sum(jnp.where(mask, grid, 0), axis=(-4, -2), dtype=x.dtype)
 
 
@@ -96,12 +155,11 @@ def norms(x: jax.Array, *, stride: Pair, p: Norm = 2) -> list[jax.Array]:
     The digits are int32 (int64 for f64): |x|^p on a power-of-two scale that all components of a map
     share, cut to 30 bits or more and added as integers. l_inf has one floating digit, the maximum.
     """
-    magnitude = jnp.abs(_grid(_wide(x), stride))
+    sizes = jnp.abs(_grid(windows.wide(x), stride))
     if p == float("inf"):
-        return [_phases(jnp.max(magnitude, axis=(-5, -3, -1), initial=0.0))]
-    largest = jnp.max(magnitude, axis=(-5, -4, -3, -2, -1), keepdims=True, initial=0.0)
-    unit = magnitude * jnp.ldexp(jnp.ones_like(largest), -jnp.frexp(largest)[1])
-    return [_phases(digit) for digit in _add(unit if p == 1 else unit * unit, (-5, -3, -1))]
+        return [_phases(jnp.max(sizes, axis=(-5, -3, -1), initial=0.0))]
+    digits = _exact_sum(sizes, (-5, -3, -1), (-5, -4, -3, -2, -1), squared=p == 2)
+    return [_phases(digit) for digit in digits]
 
 
 def strongest(digits: list[jax.Array]) -> jax.Array:
@@ -120,7 +178,7 @@ def fingerprints(x: jax.Array, stride: Pair) -> jax.Array:
     over all places does not depend on where the component starts. Components that are no shifts of
     each other share a number with probability 2^-32.
     """
-    grid = _grid(_wide(x), stride) + 0.0  # -0 and 0 are one number
+    grid = _grid(windows.wide(x), stride) + 0.0  # -0 and 0 are one number
     bits = lax.bitcast_convert_type(grid, jnp.uint32).reshape(*grid.shape[:-1], -1)
     salt = _scramble(jnp.arange(1, bits.shape[-1] + 1, dtype=jnp.uint32))
     salt = salt.reshape((1,) * (bits.ndim - 1) + (-1,))
@@ -133,17 +191,34 @@ def fingerprints(x: jax.Array, stride: Pair) -> jax.Array:
     return _phases(jnp.sum(view, axis=(-4, -2), dtype=jnp.uint32))
 
 
-def _add(values: jax.Array, axes: tuple[int, ...]) -> list[jax.Array]:
-    """Sum values in [0, 1] exactly up to a cut: integer digits, the highest first."""
-    count = 1
-    for axis in axes:
-        count *= values.shape[axis]
+def _decide(digits: list[jax.Array], x: jax.Array, stride: Pair) -> Choice:
+    best = strongest(digits)
+    ties = jnp.sum(best, axis=-1, dtype=jnp.int32) - 1
+    # Reading the whole map again is paid for only where some map of the batch has a tie.
+    phase = lax.cond(
+        jnp.any(ties > 0),
+        lambda: jnp.argmax(_largest(fingerprints(x, stride), best), axis=-1).astype(jnp.int32),
+        lambda: jnp.argmax(best, axis=-1).astype(jnp.int32),
+    )
+    return Choice(phase, ties)
+
+
+def _exact_sum(
+    values: jax.Array, axes: tuple[int, ...], whole: tuple[int, ...], *, squared: bool = False
+) -> list[jax.Array]:
+    """Sum over `axes` in integers, whatever the order: digits in base 2^bits, the highest first.
+
+    The scale is a power of two above the largest size over the axes `whole`.
+    """
+    largest = jnp.max(jnp.abs(values), axis=whole, keepdims=True, initial=0.0)
+    values = values * jnp.ldexp(jnp.ones_like(largest), -jnp.frexp(largest)[1])
+    values = values * values if squared else values
+    count = math.prod(values.shape[axis] for axis in axes)
     integer, room = (jnp.int64, 62) if values.dtype == jnp.float64 else (jnp.int32, 30)
     bits = max(room - max(count - 1, 0).bit_length(), 1)
-    base = 2.0**bits
     digits = []
     for _ in range(-(-room // bits)):
-        values = values * base
+        values = values * 2.0**bits
         digit = values.astype(integer)
         values = values - digit.astype(values.dtype)
         digits.append(jnp.sum(digit, axis=axes, dtype=integer))
@@ -188,10 +263,6 @@ def _checked(phase: Any, lead: tuple[int, ...], stride: Pair) -> jax.Array:
                 f"got {low} to {high}"
             )
     return phase
-
-
-def _wide(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _scramble(bits: jax.Array) -> jax.Array:

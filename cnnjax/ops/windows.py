@@ -1,0 +1,47 @@
+"""All values of every window, x (..., H, W, C) -> (K, ..., H', W', C) with K = kh * kw.
+
+    values = windows.values(x, window=(3, 3), stride=(2, 2), padding="CIRCULAR")
+    y = jnp.mean(values, axis=0)
+
+For the methods that need a window's values together (sorting, weighting, sampling); max, min, sum
+and mean have forms of their own in `ops.local`.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from cnnjax.ops import padding as pads
+from cnnjax.ops.padding import Padding, Pair
+
+# Up to here one slice a tap; beyond, the program would grow with the window, so gather instead.
+MOST_SLICES = 64
+
+
+def values(
+    x: jax.Array, *, window: Pair, stride: Pair, padding: Padding, fill: float = 0.0
+) -> jax.Array:
+    """Return (K, ..., H', W', C), taps row by row, in float32 or wider; `fill` as in `pads.pad`."""
+    x = pads.pad(wide(x), window=window, stride=stride, padding=padding, fill=fill)
+    if window[0] * window[1] <= MOST_SLICES:
+        return jnp.stack(pads.taps(x, window=window, stride=stride))
+    rows, columns = (
+        jnp.arange(0, n - w + 1, s)[:, None] + jnp.arange(w)[None, :]
+        for n, w, s in zip(pads.spatial_size(x), window, stride, strict=True)
+    )
+    x = x[..., rows, :, :]
+    x = x[..., columns, :]
+    x = jnp.moveaxis(x, (-4, -2), (0, 1))
+    return x.reshape(-1, *x.shape[2:])
+
+
+def wide(x: jax.Array) -> jax.Array:
+    """Return x in float32 or wider."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def along(weights: jax.Array, values: jax.Array) -> jax.Array:
+    """Reshape weights (K,) or (K, C) so that they multiply values (K, ..., H', W', C)."""
+    channels = weights.shape[1:] or (1,)
+    return weights.reshape(weights.shape[0], *(1,) * (values.ndim - 2), *channels)
