@@ -140,7 +140,8 @@ def build_input(dataset: Dataset) -> Any:
     """Return images (..., H, W, C) uint8 -> float32 in [0, 1], standardised where the set asks."""
     if not dataset.standardize:
         return _to_unit
-    mean, std = (jnp.asarray(v, jnp.float32) for v in (dataset.mean, dataset.std))
+    moments = (jnp.asarray(v, jnp.float32) for v in (dataset.mean, dataset.std))
+    mean, std = (moment.reshape(1, 1, 1, -1) for moment in moments)
     return lambda images: (_to_unit(images) - mean) / std
 
 

@@ -1,7 +1,7 @@
 """Losses, optimisers and learning-rate schedules by name, from plain numbers.
 
-    tx = build("sgd", learning_rate=schedule("cosine", 0.1, steps=1000, warmup=0.05), momentum=0.9)
-    losses = LOSSES["cross_entropy"](logits, labels, smoothing=0.1)      # (N,), one an image
+tx = build("sgd", learning_rate=schedule("cosine", 0.1, steps=1000, warmup=0.05), momentum=0.9)
+losses = LOSSES["cross_entropy"](logits, labels, smoothing=0.1)      # (N,), one an image
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _sigmoid(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Arra
 
 def _hinge(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
     del smoothing
-    return optax.multiclass_hinge_loss(logits, labels)
+    return optax.losses.multiclass_hinge_loss(logits, labels)
 
 
 LOSSES: Mapping[str, Callable[[jax.Array, jax.Array, float], jax.Array]] = {

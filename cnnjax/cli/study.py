@@ -16,6 +16,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import pkgutil
 from pathlib import Path
 
 from rich.console import Console
@@ -26,7 +27,7 @@ from cnnjax.cli.progress import Progress
 from cnnjax.config import Config
 from cnnjax.study import report, results
 from cnnjax.study.grid import Study
-from cnnjax.study.run import run_study
+from cnnjax.study.run import Outcome, run_study
 from cnnjax.study.table import print_table
 
 DEFAULT = "pooling_and_stride"
@@ -89,7 +90,11 @@ def execute(study: Study, out: str, workers: int, retry_failed: bool) -> int:
             on_plan=progress.plan,
             on_event=progress.event,
         )
-    console = Console()
+    return show(outcome, study, Console())
+
+
+def show(outcome: Outcome, study: Study, console: Console) -> int:
+    """Print table, notes and answer; return the exit status: 1 where a trial failed."""
     by = results.arms(outcome.runs, list(study.axes))
     print_table(outcome.runs, by=by, console=console)
     for note in report.notes(outcome.runs, by):
@@ -100,9 +105,7 @@ def execute(study: Study, out: str, workers: int, retry_failed: bool) -> int:
 
 
 def _find_experiment(name: str) -> str:
-    import experiments
-
-    names = {file.stem: None for path in experiments.__path__ for file in Path(path).glob("*.py")}
-    names.pop("__init__", None)
-    spec.find(names, name, "study")
+    # By name and not by import: studies stand on the command line, never the other way round.
+    places = importlib.import_module("experiments").__path__
+    spec.find({module.name: None for module in pkgutil.iter_modules(places)}, name, "study")
     return name

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import flax.linen as nn
 import jax
 from flax.core import FrozenDict
-from flax.linen import Conv
 
 from cnnjax.layers.activations import ACTIVATIONS
+from cnnjax.layers.conv import Conv
 from cnnjax.layers.pooling import POOLS, Pool
 from cnnjax.ops import padding as pads
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cnnjax import build, spec
-from cnnjax.config import FIELDS, Config, identity, to_dict, trial_id
+from cnnjax.config import FIELDS, Config, from_dict, identity, to_dict, trial_id
 from cnnjax.data import Dataset
 from cnnjax.layers import pooling
 
@@ -68,6 +68,23 @@ class Study:
             "axes": {k: list(v) for k, v in self.axes.items()},
             "contrast": dataclasses.asdict(self.contrast) if self.contrast else None,
         }
+
+    @classmethod
+    def from_description(cls, values: Mapping[str, Any]) -> Study:
+        """Inverse of `describe`."""
+        axes = {
+            name: tuple(tuple(v) if isinstance(v, list) else v for v in axis)
+            for name, axis in values["axes"].items()
+        }
+        contrast = values["contrast"] and Contrast(**values["contrast"])
+        base = from_dict(values["base"])
+        return cls(
+            name=values["name"],
+            question=values["question"],
+            base=base,
+            axes=axes,
+            contrast=contrast,
+        )
 
     def changed(self, choices: Mapping[str, tuple[Any, ...]]) -> Study:
         """Return the study with other values: several make an axis, one fixes the field."""

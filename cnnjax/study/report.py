@@ -122,8 +122,8 @@ def _measured(results: Mapping[str, Any]) -> str:
     return (
         f"Accuracy over all {metrics['test_images']} test images; accuracy away and consistency "
         f"over {metrics['shifted_images']} of them at {len(places['offsets'])} places up to "
-        f"{reach} pixels from the centre ({places['boundary']} boundary). Consistency is the closed form "
-        "over all pairs of different places."
+        f"{reach} pixels from the centre ({places['boundary']} boundary). Consistency is the "
+        "closed form over all pairs of different places."
     )
 
 

@@ -7,6 +7,7 @@ table = summary(runs, ["pool", "stride"])  # mean, std and n over seeds
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ def _row(trial: Trial, result: Mapping[str, Any]) -> dict[str, Any]:
         "status": result["status"],
         "reason": result.get("reason", ""),
         **_columns(trial),
+        **dict.fromkeys(HEADLINES, math.nan),
         **result.get("metrics", {}),
         "variables_sha256": result.get("variables_sha256", ""),
         "data_sha256": result.get("data_sha256", ""),

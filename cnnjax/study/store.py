@@ -20,7 +20,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -124,8 +124,7 @@ class Store:
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the directory for one writer; BlockingIOError where another process has it."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        with open(self.root / ".lock", "w") as file:
+        with _open_lock(self.root) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -133,6 +132,14 @@ class Store:
                     f"--out={self.root} is in use by a running study; wait for it or stop it"
                 ) from None
             yield
+
+
+def _open_lock(root: Path) -> TextIO:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        return open(root / ".lock", "w")
+    except OSError as error:
+        raise type(error)(f"--out={root}: cannot be written: {error.strerror}") from None
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,0 +1,140 @@
+"""Tables: aliases carry their twin's numbers, failures stay visible, files agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from cnnjax.config import Config, to_dict, trial_id
+from cnnjax.study import figures, report, results
+from cnnjax.study.grid import Study, Trial
+from cnnjax.study.store import Store
+from cnnjax.study.table import cells, spread
+
+STUDY = Study(
+    name="tiny_grid",
+    question="Is <this> escaped?",
+    base=Config(window=3, padding="CIRCULAR", head="gap"),
+    axes={"pool": ("max", "decimate", "aps"), "stride": (1, 2), "seed": (0, 1)},
+)
+
+
+def result(config: Config, accuracy: float) -> dict[str, Any]:
+    offsets = [[i, j] for i in (-2, 0, 2) for j in (-2, 0, 2)]
+    return {
+        "id": trial_id(config),
+        "config": to_dict(config),
+        "status": "done",
+        "metrics": {
+            "accuracy": accuracy,
+            "accuracy_away": accuracy / 2,
+            "consistency": accuracy / 4,
+            "test_images": 9,
+            "shifted_images": 9,
+        },
+        "places": {"offsets": offsets, "accuracy": [accuracy] * 9, "boundary": "zeros"},
+        "data_sha256": "d" * 64,
+        "seconds": 1.0,
+    }
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A finished study in which every run of max at stride 2 failed."""
+    store = Store(tmp_path)
+    for config in {trial_id(t.runs): t.runs for t in STUDY.trials()}.values():
+        files = store.trial(trial_id(config))
+        files.start(to_dict(config), {"jax": "0.0", "commit": "abc"})
+        files.log({"epoch": 1, "loss": 2.0})
+        if config.pool == "max" and config.stride == 2:
+            files.finish({**result(config, 0.0), "status": "failed", "reason": "diverged: <nan>"})
+        else:
+            files.finish(result(config, 0.5 + 0.1 * config.seed))
+    return store
+
+
+def test_aliases_carry_their_twins_numbers(store: Store) -> None:
+    runs = results.write_tables(store, STUDY.trials())
+    assert len(runs) == 12
+    aps = runs[(runs["pool"] == "aps") & (runs["stride"] == 1)]
+    twin = runs[(runs["pool"] == "decimate") & (runs["stride"] == 1)]
+    assert aps["same_as"].tolist() == twin["id"].tolist()
+    assert aps["accuracy"].tolist() == twin["accuracy"].tolist() == [0.5, 0.6]
+    assert set(runs[runs["pool"] == "aps"]["window"]) == {"-"}
+
+
+def test_files_agree(store: Store) -> None:
+    runs = results.write_tables(store, STUDY.trials())
+    columns = ["id", "accuracy", "consistency"]
+    for back in (
+        pd.read_csv(store.root / "runs.csv"),
+        pd.read_parquet(store.root / "runs.parquet"),
+    ):
+        pd.testing.assert_frame_equal(back[columns], runs[columns], check_dtype=False)
+    long = pd.read_parquet(store.root / "metrics.parquet")
+    assert set(long["id"]) == {trial_id(t.runs) for t in STUDY.trials()}
+    assert set(long["name"]) == {"loss"}
+    assert len(results.load(store.root)) == 10
+
+
+def test_columns_do_not_collide(store: Store) -> None:
+    runs = results.write_tables(store, STUDY.trials())
+    assert runs.columns.is_unique
+    assert not set(result(Config(), 0.5)["metrics"]) & set(to_dict(Config()))
+
+
+def test_the_table_shows_spread_n_and_failures(store: Store) -> None:
+    runs = results.write_tables(store, STUDY.trials())
+    header, rows = cells(runs, ["pool", "stride"])
+    table = {tuple(row[:2]): row[2:] for row in rows}
+    assert header[-1] == "n"
+    assert table["decimate", "1"] == ["0.550 ± 0.071", "0.275 ± 0.035", "0.138 ± 0.018", "2"]
+    assert table["max", "2"][0] == "failed: diverged: <nan>"
+    assert table["max", "2"][-1] == "0"
+    assert spread(0.5, float("nan")) == "0.500"
+
+
+def test_the_page_is_self_contained_and_escaped(store: Store) -> None:
+    runs = results.write_tables(store, STUDY.trials())
+    found = store.results({t.same_as or t.id for t in STUDY.trials()})
+    path = report.write(store, STUDY, runs, found)
+    page = path.read_text()
+    assert "Is &lt;this&gt; escaped?" in page
+    assert "diverged: &lt;nan&gt;" in page
+    assert "same function as pool decimate, stride 1" in page
+    for outside in ("http://", "https://", "<script", 'src="/', "url("):
+        assert outside not in page
+    assert page.count("data:image/png;base64,") == 3
+    for name in ("accuracy_by_distance", "accuracy_over_canvas", "consistency"):
+        assert (store.root / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_train_command_reproduces_the_configuration() -> None:
+    config = Config(pool="max", window=(3, 2), widths=(4, 8), dense=(), head="gap", lr=0.01)
+    words = report.train_command(config).split()[2:]
+    from cnnjax.config import read
+
+    back = {w[2:].split("=", 1)[0]: w.split("=", 1)[1] for w in words}
+    assert Config(**{name: read(name, text) for name, text in back.items()}) == config
+
+
+def test_distance_curve() -> None:
+    places = {"offsets": [[0, 0], [1, 0], [0, -1], [2, 1]], "accuracy": [1.0, 0.5, 0.7, 0.2]}
+    distance, accuracy = figures.distance_curve(places)
+    assert distance.tolist() == [0, 1, 2]
+    assert accuracy.tolist() == [1.0, 0.6, 0.2]
+
+
+def test_a_study_in_which_everything_failed_still_reports(tmp_path: Path) -> None:
+    study = STUDY.changed({"pool": ("max",), "stride": (2,), "seed": (0,)})
+    (trial,) = study.trials()
+    store = Store(tmp_path)
+    failed = {**result(trial.config, 0.0), "status": "failed", "reason": "diverged"}
+    store.trial(trial.id).finish({k: v for k, v in failed.items() if k != "metrics"})
+    runs = results.write_tables(store, [trial])
+    page = report.write(store, study, runs, store.results([trial.id])).read_text()
+    assert "failed: diverged" in page
+    assert isinstance(trial, Trial)

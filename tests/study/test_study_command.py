@@ -1,0 +1,231 @@
+"""A real study through the command line: results, resume after kill -9, failures, full disks."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from cnnjax.config import Config, from_dict
+from cnnjax.study.trial import run
+
+GRID = [
+    *("--pool=max,aps", "--stride=3", "--seed=0", "--widths=2", "--dense=", "--head=gap"),
+    *("--padding=CIRCULAR", "--epochs=2", "--eval_places=3", "--norm=batch", "--dropout=0.1"),
+    "--dataset=digits_canvas:side=18:scale=1:train=40:test=20",
+]
+SLOWER = [*GRID, "--epochs=60", "--seed=0,1"]
+# What an undisturbed run may differ in.
+TIMES = ["seconds", "seconds_training"]
+
+Command = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+    """Start `cnnjax study` with one compile cache for all tests; stop what is left at the end."""
+    cache = str(tmp_path_factory.mktemp("cache"))
+    env = {k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"}
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*words: str, **options: Any) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cnnjax", "study", *words],
+            env={**env, "CNNJAX_CACHE": cache},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def numbers(out: Path) -> pd.DataFrame:
+    return pd.read_csv(out / "runs.csv").drop(columns=TIMES)
+
+
+def wait_for(pattern: str, out: Path) -> None:
+    for _ in range(600):
+        if list(out.glob(pattern)):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"no {pattern} in {out}")
+
+
+@pytest.fixture(scope="module")
+def finished(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny grid, run once, undisturbed."""
+    out = tmp_path_factory.mktemp("studies") / "finished"
+    status, text, errors = finish(command(*GRID, f"--out={out}", "--workers=2"))
+    assert status == 0, errors
+    assert "shift consistency" in text and "report.html" in text
+    return out
+
+
+def test_a_study_leaves_tables_figures_and_a_report(finished: Path) -> None:
+    runs = numbers(finished)
+    assert runs["status"].tolist() == ["done", "done"]
+    assert runs["accuracy"].between(0, 1).all()
+    assert runs[runs["pool"] == "aps"]["consistency"].item() == 1.0
+    assert (finished / "report.html").stat().st_size > 20_000
+    assert not list(finished.glob("**/*.tmp"))
+    for trial in (finished / "trials").iterdir():
+        lines = (trial / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+
+
+def test_the_same_command_again_runs_nothing(command: Command, finished: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in finished.glob("trials/*/*")}
+    runs = (finished / "runs.csv").read_bytes()
+    status, _, errors = finish(command(*GRID, f"--out={finished}"))
+    assert status == 0
+    assert "2 of 2 trials are done already" in errors
+    assert {p: p.stat().st_mtime_ns for p in finished.glob("trials/*/*")} == before
+    assert (finished / "runs.csv").read_bytes() == runs
+
+
+def test_same_seed_same_bits_alone_or_in_a_study(finished: Path) -> None:
+    config = json.loads(next(finished.glob("trials/*/config.json")).read_text())
+    result = json.loads(next(finished.glob("trials/*/result.json")).read_text())
+    alone = subprocess.run(
+        [sys.executable, "-c", ALONE, json.dumps(config)],
+        env={k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    again = json.loads(alone.stdout)
+    assert again["variables_sha256"] == result["variables_sha256"]
+    assert again["metrics"] == result["metrics"]
+    assert again["places"] == result["places"]
+
+
+ALONE = """
+import json, sys
+from cnnjax.config import from_dict
+from cnnjax.study.trial import measure
+print(json.dumps(measure(from_dict(json.loads(sys.argv[1])))))
+"""
+
+
+@pytest.mark.parametrize("victim", ["study", "worker"])
+def test_kill_9_loses_nothing_finished(command: Command, tmp_path: Path, victim: str) -> None:
+    out, calm = tmp_path / "killed", tmp_path / "calm"
+    process = command(*SLOWER, f"--out={out}", "--workers=1")
+    wait_for("trials/*/result.json", out)
+    wait_for("trials/*/metrics.jsonl", out)
+    done = {path: path.read_bytes() for path in out.glob("trials/*/result.json")}
+    if victim == "study":
+        process.kill()
+        finish(process)
+        status, _, errors = finish(command(*SLOWER, f"--out={out}", "--workers=2"))
+    else:
+        for child in children(process.pid):
+            os.kill(child, signal.SIGKILL)
+        status, _, errors = finish(process)
+        assert "crashed" in errors
+    assert status == 0, errors
+    assert {path: path.read_bytes() for path in done} == done
+    assert finish(command(*SLOWER, f"--out={calm}", "--workers=2"))[0] == 0
+    pd.testing.assert_frame_equal(numbers(out), numbers(calm))
+
+
+def test_ctrl_c_says_how_to_resume(command: Command, tmp_path: Path) -> None:
+    process = command(*SLOWER, f"--out={tmp_path / 'out'}", "--workers=1")
+    wait_for("trials/*/metrics.jsonl", tmp_path / "out")
+    workers = children(process.pid)
+    process.send_signal(signal.SIGINT)
+    status, _, errors = finish(process)
+    assert status == 130
+    assert "the same command goes on from there" in errors
+    assert "Traceback" not in errors
+    time.sleep(0.5)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+def test_a_failed_trial_is_recorded_and_the_rest_goes_on(command: Command, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = [*GRID, "--lr=1e38,0.01", "--optimizer=sgd", "--batch_size=4", "--pool=max"]
+    status, text, _ = finish(command(*words, f"--out={out}"))
+    assert status == 1
+    runs = pd.read_csv(out / "runs.csv").set_index("lr")
+    assert runs.loc[1e38, "status"] == "failed"
+    assert "diverged: the loss is" in runs.loc[1e38, "reason"]
+    assert runs.loc[0.01, "status"] == "done"
+    assert "Failed:" in text
+    assert "diverged" in (out / "report.html").read_text()
+
+
+def test_a_full_disk_stops_with_one_line(command: Command, tmp_path: Path) -> None:
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
+
+    out = tmp_path / "out"
+    env_status, _, errors = finish(command(*GRID, f"--out={out}", preexec_fn=small_files))
+    assert env_status == 2
+    assert "File too large" in errors.splitlines()[-1]
+    assert "Traceback" not in errors
+    assert not list(out.glob("trials/*/result.json"))
+    assert finish(command(*GRID, f"--out={out}"))[0] == 0
+
+
+@pytest.mark.parametrize("case", ["file", "foreign", "other_study", "unwritable"])
+def test_an_unusable_directory_is_one_line(command: Command, tmp_path: Path, case: str) -> None:
+    out = tmp_path / "out"
+    if case == "file":
+        out.write_text("a file")
+    elif case == "foreign":
+        out.mkdir()
+        (out / "thesis.tex").write_text("precious")
+    elif case == "other_study":
+        out.mkdir()
+        (out / "study.json").write_text('{"name": "another", "fixed": {}}')
+    else:
+        out = Path("/proc/nowhere/out")
+    status, _, errors = finish(command(*GRID, f"--out={out}"))
+    assert status == 2
+    assert errors.count("\n") == 1
+    assert str(out) in errors
+
+
+def test_run_keeps_a_finished_trial(tmp_path: Path, finished: Path) -> None:
+    trial = next((finished / "trials").iterdir())
+    config = from_dict(json.loads((trial / "config.json").read_text()))
+    assert run(config, trial) == json.loads((trial / "result.json").read_text())
+    with pytest.raises(FileExistsError, match="holds another trial"):
+        run(Config(), trial)
+
+
+def children(pid: int) -> list[int]:
+    """Return the process ids whose parent is `pid`, resource trackers aside."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            words = (path / "cmdline").read_bytes()
+        except (OSError, ValueError, IndexError):
+            continue
+        if parent == pid and b"spawn_main" in words:
+            found.append(int(path.name))
+    return found

@@ -1,0 +1,113 @@
+"""Config to objects: published choices, fused decimation, and networks that do not fit."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnnjax import build, data
+from cnnjax.config import Config
+from cnnjax.nets.blocks import ConvBlock, Downsampling
+
+SHAPE = (12, 12, 1)
+
+
+def small(**choices: object) -> Config:
+    return Config(widths=(3, 4), dense=(), head="gap", **choices)  # type: ignore[arg-type]
+
+
+def test_none_means_as_published() -> None:
+    pool = build.downsampling(Config())
+    assert (pool.method, pool.window, pool.stride, pool.padding) == ("max", 2, 2, "SAME")
+    net = build.build_net(Config(net="lenet5_modern"), 10, (28, 28, 1))
+    variables = jax.eval_shape(
+        lambda x: net.init(jax.random.key(0), x), jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.float32)
+    )
+    kernels = [v["kernel"].shape for v in variables["params"].values() if "kernel" in v]
+    assert kernels == [(784, 120), (120, 84), (84, 10)]
+
+
+def test_equal_configs_build_equal_networks() -> None:
+    nets = [build.build_net(small(pool="aps", padding="CIRCULAR"), 10, SHAPE) for _ in range(2)]
+    assert nets[0] == nets[1]
+    assert hash(nets[0]) == hash(nets[1])
+
+
+@pytest.mark.parametrize("padding", ["SAME", "ZEROS", "CIRCULAR", "REFLECT", "EDGE", "VALID"])
+@pytest.mark.parametrize("stride", [1, 2, 3, (2, 3)])
+@pytest.mark.parametrize("size", [(12, 12), (11, 14)])
+def test_decimation_after_a_convolution_is_a_strided_convolution(
+    padding: str, stride: int | tuple[int, int], size: tuple[int, int]
+) -> None:
+    x = jax.random.normal(jax.random.key(0), (2, *size, 3))
+    pool = Downsampling("decimate", stride=stride)
+    fused = ConvBlock(4, 3, padding, pool=pool)
+    apart = ConvBlock(4, 3, padding, pool=dataclasses.replace(pool, position="after_activation"))
+    assert pool.is_strided_convolution
+    assert not apart.pool.is_strided_convolution  # type: ignore[union-attr]
+    variables = fused.init(jax.random.key(1), x, train=False)
+    y = fused.apply(variables, x, train=False)
+    np.testing.assert_allclose(y, apart.apply(variables, x, train=False), atol=1e-6)
+    assert y.shape == apart.apply(variables, x, train=False).shape  # type: ignore[union-attr]
+
+
+def test_position_moves_the_pool() -> None:
+    x = jax.random.normal(jax.random.key(0), (1, 8, 8, 2))
+    outputs = []
+    for position in ("after_conv", "after_activation"):
+        block = ConvBlock(3, pool=Downsampling("mean", 2, 2, position=position))
+        outputs.append(block.apply(block.init(jax.random.key(1), x, train=False), x, train=False))
+    assert outputs[0].shape == outputs[1].shape
+    assert not np.allclose(outputs[0], outputs[1])  # mean and rectifier do not commute
+
+
+@pytest.mark.parametrize(
+    ("choices", "words"),
+    [
+        ({"window": 13}, "window: .* larger than the map"),
+        ({"pool": "max", "stride": 13}, "stride: .* larger than the map"),
+        ({"pool": "aps", "stride": 5, "padding": "CIRCULAR"}, "stride: .* does not divide"),
+        ({"padding": "VALID", "kernel_size": 13}, "larger than"),
+    ],
+)
+def test_what_does_not_fit_is_named(choices: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words) as caught:
+        build.build_net(small(**choices), 10, SHAPE)
+    assert "\n" not in str(caught.value)
+
+
+def test_input_scaling() -> None:
+    images = np.array([0, 51, 255], np.uint8).reshape(1, 1, 3, 1)
+    plain = data.load("digits_canvas:train=20:test=10")
+    unit = build.build_input(plain)(images).ravel()
+    np.testing.assert_array_equal(unit, np.float32([0.0, 0.2, 1.0]))
+    standard = dataclasses.replace(plain, standardize=True)
+    x = build.build_input(standard)(standard.train.images)
+    assert abs(float(x.mean())) < 1e-5
+    assert abs(float(x.std()) - 1) < 1e-4
+
+
+def test_augmentation_moves_by_at_most_the_reach() -> None:
+    dataset = data.load("digits_canvas:train=20:test=10")
+    assert build.build_augment(Config(train_shift=0), dataset) is None
+    move = build.build_augment(Config(train_shift=2), dataset)
+    images = dataset.train.images
+    moved = np.asarray(move(jax.random.key(0), images))
+    sums = images.sum(axis=(1, 2, 3), dtype=int)
+    np.testing.assert_array_equal(moved.sum(axis=(1, 2, 3), dtype=int), sums)  # nothing is lost
+    found = set()
+    for before, after in zip(images, moved, strict=True):
+        offsets = [
+            (i, j)
+            for i in range(-3, 4)
+            for j in range(-3, 4)
+            if np.array_equal(np.roll(before, (i, j), (0, 1)), after)
+        ]
+        assert len(offsets) == 1
+        found.add(offsets[0])
+    assert max(abs(v) for offset in found for v in offset) == 2
+    assert len(found) > 5
