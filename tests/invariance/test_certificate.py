@@ -1,0 +1,187 @@
+"""Certificates of nets whose guarantee is known: what must be certified, what refused."""
+
+from __future__ import annotations
+
+import json
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy_nets
+from toy_nets import Toy, spec
+
+from cnnjax.invariance import exact, structure
+from cnnjax.invariance.certificate import certify, finest_lattice
+from cnnjax.layers.pooling import pool
+
+SHAPE = (8, 12, 2)
+MAX = spec("max", window=2, stride=2, padding="CIRCULAR")
+APS = spec("aps", stride=2)
+
+
+def certificate(net, shape=SHAPE):
+    return certify(net, toy_nets.trained(net, shape), shape)
+
+
+class Broken(nn.Module):
+    """A polyphase sampler with one flaw, behind a circular convolution."""
+
+    flaw: str
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.relu(nn.Conv(4, (3, 3), padding="CIRCULAR")(x))
+        n, height, width, channels = x.shape
+        parts = x.reshape(n, height // 2, 2, width // 2, 2, channels)
+        parts = parts.transpose(0, 2, 4, 1, 3, 5).reshape(n, 4, -1, channels)
+        norms = jnp.sum(parts * parts, axis=2)
+        if self.flaw != "per channel":
+            norms = norms.sum(-1, keepdims=True)
+        if self.flaw == "bf16 norms":
+            norms = norms.astype(jnp.bfloat16)
+        phase = jnp.argmax(norms, axis=1)[:, None, None]
+        if self.flaw == "fixed phase":
+            phase = jnp.zeros_like(phase)
+        shape = (n, 1, *parts.shape[2:])
+        kept = jnp.take_along_axis(parts, jnp.broadcast_to(phase, shape), axis=1)
+        y = kept[:, 0].reshape(n, height // 2, width // 2, channels)
+        y = nn.relu(nn.Conv(4, (3, 3), padding="CIRCULAR")(y))
+        return nn.Dense(3)(jnp.mean(y, axis=(1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("net", "verdict"),
+    [
+        (Toy((APS,), head="gap", norm=True), "exact for all circular shifts"),
+        (Toy((MAX, MAX), head="gap"), "exact on the 4 x 4 lattice"),
+        (Toy((MAX, MAX), head="gap", strided=True), "exact on the 4 x 4 lattice"),
+        (
+            Toy((spec("mean", window=3, stride=2, padding="CIRCULAR"),), head="gap"),
+            "exact on the 2 x 2 lattice",
+        ),
+        (Toy((MAX,), head="flatten"), "none: flatten head"),
+        (Toy((APS,), head="gap", padding="SAME"), "none: shift"),
+    ],
+)
+def test_verdicts(net, verdict):
+    found = certificate(net)
+    assert found.verdict.startswith(verdict)
+    assert found.proof.culprit is None and not found.proof.vacuous
+    assert (found.audit.first_break is None) == (found.guarantee == "all")
+
+
+@pytest.mark.parametrize("flaw", ["per channel", "bf16 norms", "first of tied", "fixed phase"])
+def test_flawed_samplers_are_refused(flaw):
+    found = certificate(Broken(flaw))
+    assert found.guarantee == "lattice" and found.proof.lattice != (1, 1)
+    assert found.proof.counterexample is not None
+
+
+def test_zero_padding_guarantees_the_interior_and_says_how_far():
+    found = certificate(Toy((MAX, MAX), head="gap", padding="SAME"), (16, 16, 1))
+    # 3x3 convolutions at strides 1 and 2 touch one cell each: ceil((ceil(1/2) + 1) / 2) * 4.
+    assert found.verdict == "interior only, margin 4 px"
+    assert found.structure.margin == 4 and not found.structure.circular
+    touched = certificate(Toy((MAX, MAX), head="gap", padding="SAME"), (8, 8, 1))
+    assert touched.verdict.startswith("none: padding reaches every place")
+
+
+class Smooth(nn.Module):
+    """No integer survives tanh."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = jnp.tanh(nn.Conv(4, (3, 3), padding="CIRCULAR")(x))
+        x = nn.Conv(4, (3, 3), padding="CIRCULAR", name="second")(x)
+        return jnp.mean(x, axis=(1, 2))
+
+
+def test_what_is_not_dyadic_holds_to_a_tolerance_and_is_never_called_broken():
+    found = certificate(Smooth())
+    assert found.guarantee == "tolerance" and found.proof.culprit == "second"
+    assert "1e-05" in found.verdict
+
+
+def test_a_net_that_says_nothing_proves_nothing():
+    class Silent(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            return 0.0 * jnp.mean(nn.Conv(3, (3, 3), padding="CIRCULAR")(x), axis=(1, 2))
+
+    assert certificate(Silent()).verdict.startswith("not proved: the stand-in weights")
+
+
+def test_certificate_reads_as_json_and_as_a_paragraph():
+    found = certificate(Toy((APS,), head="gmp"))
+    read = json.loads(json.dumps(found.to_dict()))
+    assert read["verdict"] == "exact for all circular shifts"
+    assert read["structure"]["selecting"] == ["PolyphasePool_0"]
+    text = found.paragraph()
+    assert "\n" not in text and "all 96 shifts" in text and "total stride 2 x 2" in text
+
+
+def test_bits_are_counted_to_the_last_one():
+    values = jnp.asarray([[1.0, 0.5], [3.0, -8.0], [0.0, 0.0], [2.0**-3, 2.0**20]])
+    low, high = exact._range(values)
+    assert (high - low).tolist() == [2, 4, 0, 24]
+
+
+def test_too_many_bits_are_noticed():
+    class Growing(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            x = nn.Conv(4, (3, 3), padding="CIRCULAR")(2.0**23 * x + 1.0)
+            return jnp.sum(x, axis=(1, 2))
+
+    found = certificate(Growing())
+    assert found.proof.culprit is not None and found.guarantee in ("tolerance", "not proved")
+
+
+def test_finest_lattice():
+    equal = np.zeros((6, 8), bool)
+    equal[::3, ::4] = True
+    assert finest_lattice(equal) == (3, 4)
+    assert finest_lattice(np.ones((6, 8), bool)) == (1, 1)
+
+
+def test_structure_reads_sites_in_order():
+    net = Toy((MAX, spec("aps", stride=(1, 2))), head="flatten")
+    plan = structure.read(net, toy_nets.trained(net, SHAPE), SHAPE)
+    assert [site.kind for site in plan.sites] == ["convolution", "max", "convolution", "aps"]
+    assert plan.stride == (2, 4) and plan.last == (4, 3, 4) and plan.head == "flatten"
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 0), (8.0, 8, 1)])
+def test_a_shape_that_is_no_image(shape):
+    net = Toy((MAX,))
+    with pytest.raises(ValueError, match="image_shape"):
+        certify(net, {}, shape)
+
+
+def test_odd_sizes_are_answered():
+    found = certificate(Toy((MAX,), head="gap"), (7, 9, 1))
+    assert found.guarantee == "none" or found.proof.lattice != (1, 1)
+    assert not found.structure.circular
+
+
+def test_tied_phases_break_the_first_index_rule_and_not_ours():
+    """Norms 25 = 9 + 16 tie, and the phases are no shifts of each other."""
+    x = np.zeros((8, 16, 1), np.float32)
+    x[2, 2, 0], x[2, 3, 0], x[4, 5, 0] = 5, 3, 4
+    moved = jnp.stack([jnp.roll(jnp.asarray(x), d, axis=1) for d in range(16)])
+    ours = np.sort(_sampled(moved).reshape(16, -1), axis=1)
+    assert (ours == ours[0]).all()
+    first = np.sort(_first_index(moved).reshape(16, -1), axis=1)
+    assert (first == first[0]).all(axis=1).sum() == 8
+
+
+def _sampled(x: jax.Array) -> np.ndarray:
+    return np.asarray(pool(x, "aps", stride=2))
+
+
+def _first_index(x: jax.Array) -> np.ndarray:
+    parts = jnp.stack([x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)], axis=1)
+    phase = jnp.argmax(jnp.sum(parts * parts, axis=(2, 3, 4)), axis=1)
+    return np.asarray(parts[jnp.arange(len(x)), phase])
