@@ -1,0 +1,387 @@
+"""Convolution, x (..., H, W, C) and kernel (kh, kw, C / groups, D) -> (..., H', W', D).
+
+    y = conv(x, kernel, stride=2, padding="CIRCULAR")
+
+Correlation, as in every deep-learning library. The numbers are XLA's; what is chosen here is the
+form of the gradients. XLA has a fast CPU kernel only for convolutions in canonical layout (NHWC by
+HWIO), and it rewrites others into it only outside of loops and branches. The gradients JAX derives
+are not canonical, hence 30 to 250 times slower inside `scan`, `map` or `cond`; those written here
+are canonical everywhere. Several groups run one after another, a depthwise kernel as a sum of
+shifted maps. On GPU and TPU the forms are JAX's own.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from cnnjax.ops import padding as pads
+from cnnjax.ops.multilinear import Function, multilinear, to_front
+from cnnjax.ops.padding import Padding, Pair
+
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+UNROLLED = 32  # groups, or mapped kernels, that run one after another; compile time bounds it
+PADDED_BY_COPY = ("CIRCULAR", "REFLECT", "EDGE")
+
+
+class Geometry(NamedTuple):
+    """How a kernel slides: outputs at 0, s, 2s, ... of the map padded with zeros by `sides`."""
+
+    stride: Pair
+    sides: tuple[Pair, Pair]
+    dilation: Pair
+    groups: int
+
+
+def conv(
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    stride: int | Pair = 1,
+    padding: Padding = "SAME",
+    dilation: int | Pair = 1,
+    groups: int = 1,
+) -> jax.Array:
+    """Convolve x (..., H, W, C) with kernel (kh, kw, C / groups, D): (..., H', W', D).
+
+    `padding` is a rule of `ops.padding`; a dilated kernel counts as a window of (k - 1) * d + 1.
+    The dtype is the promoted one of both. Raises TypeError for integers, ValueError for shapes,
+    groups or a window that do not fit.
+    """
+    x, kernel = pads.feature_map(x), _checked_kernel(kernel)
+    groups = _checked_groups(groups, x.shape[-1], kernel.shape)
+    stride, dilation = pads.pair(stride, "stride"), pads.pair(dilation, "dilation")
+    kh, kw = kernel.shape[:2]
+    window = (kh - 1) * dilation[0] + 1, (kw - 1) * dilation[1] + 1
+    if padding in PADDED_BY_COPY:
+        x = pads.pad(x, window=window, stride=stride, padding=padding)
+        padding = "VALID"
+    pads.output_size(pads.spatial_size(x), window, stride, padding)
+    sides = pads.amounts(pads.spatial_size(x), window, stride, padding)
+    dtype = jnp.result_type(x, kernel)
+    geometry = Geometry(stride, sides, dilation, groups)
+    return _convolve(geometry, x.astype(dtype), kernel.astype(dtype))
+
+
+def _checked_kernel(kernel: Any) -> jax.Array:
+    if not hasattr(kernel, "shape") or not hasattr(kernel, "dtype"):
+        raise TypeError(f"kernel: expected an array, got {type(kernel).__name__}")
+    if not jnp.issubdtype(kernel.dtype, jnp.floating):
+        raise TypeError(f"kernel: expected floating values, got {kernel.dtype}")
+    if len(kernel.shape) != 4 or 0 in kernel.shape:
+        raise ValueError(
+            f"kernel: expected (kh, kw, C / groups, D), none of them 0, got shape {kernel.shape}"
+        )
+    return jnp.asarray(kernel)
+
+
+def _checked_groups(groups: Any, channels: int, kernel_shape: Sequence[int]) -> int:
+    if isinstance(groups, bool) or not hasattr(groups, "__index__"):
+        raise TypeError(f"groups: expected an int >= 1, got {groups!r}")
+    groups = operator.index(groups)
+    features = kernel_shape[-1]
+    if groups < 1 or channels % groups or features % groups:
+        raise ValueError(
+            f"groups: expected an int >= 1 that divides {channels} input channels and "
+            f"{features} features, got {groups}"
+        )
+    if kernel_shape[2] * groups != channels:
+        raise ValueError(
+            f"kernel: expected {channels // groups} input channels for x with {channels} channels "
+            f"in {groups} groups, got shape {tuple(kernel_shape)}"
+        )
+    return groups
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _convolve(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    # Ordinary JAX operations, so that a network for inference exports to other formats.
+    return _forward(x, kernel, geometry=geometry)
+
+
+@functools.partial(_convolve.defjvp, symbolic_zeros=True)
+def _tangent(
+    geometry: Geometry, primals: Sequence[jax.Array], tangents: Sequence[Any]
+) -> tuple[jax.Array, Any]:
+    (x, kernel), (dx, dkernel) = primals, tangents
+    zero = jax.custom_derivatives.SymbolicZero
+    y = _product(x, kernel, geometry=geometry)
+    terms = []
+    if not isinstance(dx, zero):
+        terms.append(_product(dx, kernel, geometry=geometry))
+    if not isinstance(dkernel, zero):
+        terms.append(_product(x, dkernel, geometry=geometry))
+    return y, sum(terms[1:], terms[0]) if terms else jnp.zeros_like(y)
+
+
+# The three maps below are one trilinear form sum(g * conv(x, kernel)) with one argument left open;
+# each is linear in both of its arguments, and the transposes of each are the other two.
+
+
+def _forward(x: jax.Array, kernel: jax.Array, *, geometry: Geometry) -> jax.Array:
+    stock = functools.partial(_stock, geometry)
+    if geometry.groups == 1:
+        y = stock(_flat(x), kernel)
+    else:
+        by_group = functools.partial(_grouped_forward, geometry)
+        y = lax.platform_dependent(_flat(x), kernel, cpu=by_group, default=stock)
+    return y.reshape(*x.shape[:-3], *y.shape[1:])
+
+
+def _input_gradient(
+    g: jax.Array, kernel: jax.Array, *, geometry: Geometry, size: Pair
+) -> jax.Array:
+    channels = kernel.shape[2] * geometry.groups
+
+    def stock(g: jax.Array, kernel: jax.Array) -> jax.Array:
+        x = jax.ShapeDtypeStruct((g.shape[0], *size, channels), g.dtype)
+        return jax.linear_transpose(lambda x: _stock(geometry, x, kernel), x)(g)[0]
+
+    canonical = functools.partial(_grouped_input_gradient, geometry, size)
+    dx = lax.platform_dependent(_flat(g), kernel, cpu=canonical, default=stock)
+    return dx.reshape(*g.shape[:-3], *dx.shape[1:])
+
+
+def _kernel_gradient(x: jax.Array, g: jax.Array, *, geometry: Geometry, window: Pair) -> jax.Array:
+    def stock(x: jax.Array, g: jax.Array) -> jax.Array:
+        shape = (*window, x.shape[-1] // geometry.groups, g.shape[-1])
+        kernel = jax.ShapeDtypeStruct(shape, x.dtype)
+        return jax.linear_transpose(lambda kernel: _stock(geometry, x, kernel), kernel)(g)[0]
+
+    canonical = functools.partial(_grouped_kernel_gradient, geometry, window)
+    return lax.platform_dependent(_flat(x), _flat(g), cpu=canonical, default=stock)
+
+
+def _stock(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        geometry.stride,
+        geometry.sides,
+        rhs_dilation=geometry.dilation,
+        dimension_numbers=LAYOUT,
+        feature_group_count=geometry.groups,
+    )
+
+
+def _grouped_forward(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    if kernel.shape[2] == 1:
+        return _depthwise(geometry, x, kernel)
+    if geometry.groups > UNROLLED:
+        return _stock(geometry, x, kernel)
+    return _per_group(functools.partial(_stock, geometry._replace(groups=1)), geometry, x, kernel)
+
+
+def _grouped_input_gradient(
+    geometry: Geometry, size: Pair, g: jax.Array, kernel: jax.Array
+) -> jax.Array:
+    if geometry.groups == 1:
+        return _canonical_input_gradient(geometry, size, g, kernel)
+    if kernel.shape[2] == 1:
+        return _depthwise_input_gradient(geometry, size, g, kernel)
+    if geometry.groups > UNROLLED:
+        x = jax.ShapeDtypeStruct((g.shape[0], *size, kernel.shape[2] * geometry.groups), g.dtype)
+        return jax.linear_transpose(lambda x: _stock(geometry, x, kernel), x)(g)[0]
+    one = functools.partial(_canonical_input_gradient, geometry._replace(groups=1), size)
+    return _per_group(one, geometry, g, kernel)
+
+
+def _grouped_kernel_gradient(
+    geometry: Geometry, window: Pair, x: jax.Array, g: jax.Array
+) -> jax.Array:
+    channels = x.shape[-1] // geometry.groups
+    if window == (1, 1) or geometry.groups > UNROLLED or (channels == 1 and geometry.groups > 1):
+        return _kernel_gradient_by_taps(geometry, window, x, g)
+    one = functools.partial(_canonical_kernel_gradient, geometry._replace(groups=1), window)
+    return _per_group(one, geometry, x, g)
+
+
+def _per_group(function: Function, geometry: Geometry, a: jax.Array, b: jax.Array) -> jax.Array:
+    if geometry.groups == 1:
+        return function(a, b)
+    pairs = zip(*(jnp.split(item, geometry.groups, axis=-1) for item in (a, b)), strict=True)
+    return jnp.concatenate([function(*pair) for pair in pairs], axis=-1)
+
+
+def _canonical_input_gradient(
+    geometry: Geometry, size: Pair, g: jax.Array, kernel: jax.Array
+) -> jax.Array:
+    """Spread g by the stride and convolve it with the flipped kernel, D channels to C."""
+    sides = _adjoint_sides(geometry, size, _spatial(g), _spatial(kernel, 0))
+    return lax.conv_general_dilated(
+        g,
+        jnp.flip(kernel, (0, 1)).swapaxes(2, 3),
+        (1, 1),
+        sides,
+        lhs_dilation=geometry.stride,
+        rhs_dilation=geometry.dilation,
+        dimension_numbers=LAYOUT,
+    )
+
+
+def _canonical_kernel_gradient(
+    geometry: Geometry, window: Pair, x: jax.Array, g: jax.Array
+) -> jax.Array:
+    """Convolve x with g as the kernel: channels take the part of the batch and the reverse."""
+    sides = [
+        (lo, (k - 1) * d + (m - 1) * s + 1 - n - lo)
+        for n, m, k, s, d, (lo, _) in zip(
+            _spatial(x),
+            _spatial(g),
+            window,
+            geometry.stride,
+            geometry.dilation,
+            geometry.sides,
+            strict=True,
+        )
+    ]
+    gradient = lax.conv_general_dilated(
+        x.transpose(3, 1, 2, 0),
+        g.transpose(1, 2, 0, 3),
+        geometry.dilation,
+        sides,
+        rhs_dilation=geometry.stride,
+        dimension_numbers=LAYOUT,
+    )
+    return gradient.transpose(1, 2, 0, 3)
+
+
+def _adjoint_sides(
+    geometry: Geometry, size: Pair, outputs: Pair, window: Pair
+) -> list[tuple[int, int]]:
+    """Return how far g, spread by the stride, grows so that the flipped kernel returns `size`."""
+    sides = []
+    for n, m, k, s, d, (lo, _) in zip(
+        size, outputs, window, geometry.stride, geometry.dilation, geometry.sides, strict=True
+    ):
+        before = (k - 1) * d - lo
+        sides.append((before, n + lo - (m - 1) * s - 1))
+    return sides
+
+
+def _depthwise(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Sum shifted maps: one channel a group, `D / C` features from each."""
+    x = jnp.repeat(x, kernel.shape[-1] // x.shape[-1], axis=-1)
+    taps = _taps(geometry, _spatial(kernel, 0), x)
+    weights = kernel.reshape(-1, 1, 1, 1, kernel.shape[-1])
+    return functools.reduce(operator.add, (tap * w for tap, w in zip(taps, weights, strict=True)))
+
+
+def _depthwise_input_gradient(
+    geometry: Geometry, size: Pair, g: jax.Array, kernel: jax.Array
+) -> jax.Array:
+    sides = _adjoint_sides(geometry, size, _spatial(g), _spatial(kernel, 0))
+    spread = [(*side, step - 1) for side, step in zip(sides, geometry.stride, strict=True)]
+    g = lax.pad(g, jnp.zeros((), g.dtype), [(0, 0, 0), *spread, (0, 0, 0)])
+    dense = geometry._replace(stride=(1, 1), sides=((0, 0), (0, 0)))
+    dx = _depthwise(dense, g, jnp.flip(kernel, (0, 1)))
+    return jnp.sum(dx.reshape(*dx.shape[:-1], geometry.groups, -1), axis=-1)
+
+
+def _kernel_gradient_by_taps(
+    geometry: Geometry, window: Pair, x: jax.Array, g: jax.Array
+) -> jax.Array:
+    """One matrix product a tap, of the map under the tap with g."""
+    depthwise = x.shape[-1] == g.shape[-1] == geometry.groups
+
+    def product(tap: jax.Array) -> jax.Array:
+        if depthwise:
+            return jnp.sum(tap * g, axis=(0, 1, 2))
+        tap, part = (a.reshape(*a.shape[:3], geometry.groups, -1) for a in (tap, g))
+        return jnp.einsum("nhwgc,nhwgd->cgd", tap, part)
+
+    products = jnp.stack([product(tap) for tap in _taps(geometry, window, x)])
+    return products.reshape(*window, x.shape[-1] // geometry.groups, g.shape[-1])
+
+
+def _taps(geometry: Geometry, window: Pair, x: jax.Array) -> list[jax.Array]:
+    (sh, sw), (dh, dw) = geometry.stride, geometry.dilation
+    x = jnp.pad(x, [(0, 0), *geometry.sides, (0, 0)])
+    rows, columns = (
+        (n - (k - 1) * d - 1) // s + 1
+        for n, k, s, d in zip(_spatial(x), window, (sh, sw), (dh, dw), strict=True)
+    )
+    places = [(i * dh, j * dw) for i in range(window[0]) for j in range(window[1])]
+    return [pads.tap(x, place, (rows, columns), (sh, sw)) for place in places]
+
+
+def _flat(x: jax.Array) -> jax.Array:
+    return x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:])
+
+
+def _spatial(x: jax.Array, axis: int = 1) -> Pair:
+    return x.shape[axis], x.shape[axis + 1]
+
+
+def _mapped(function: Function, folds: tuple[bool, bool]) -> Callable[..., Any]:
+    """Return the rule of `vmap`: mapped axes join the batch where only `folds` arguments have one.
+
+    A mapped kernel cannot join the batch; a few of them run one after another, many as JAX does.
+    """
+
+    def rule(
+        args: Sequence[jax.Array], axes: Sequence[int | None], **static: Any
+    ) -> tuple[jax.Array, int]:
+        if tuple(axis is not None for axis in axes) == folds:
+            args = [
+                a if i is None else jnp.moveaxis(a, i, 0) for a, i in zip(args, axes, strict=True)
+            ]
+            return MAPS[function](*args, **static), 0
+        args = to_front(args, axes)
+        call = functools.partial(MAPS[function], **static)
+        if args[0].shape[0] <= UNROLLED:
+            return jnp.stack([call(*pair) for pair in zip(*args, strict=True)]), 0
+        return jax.vmap(functools.partial(function, **static))(*args), 0
+
+    return rule
+
+
+_KERNEL_FIXED, _NEVER = (True, False), (False, False)
+
+_product: Function = multilinear(
+    "conv",
+    _forward,
+    {
+        0: lambda g, x, kernel, *, geometry: _from_kernel(
+            g, kernel, geometry=geometry, size=_spatial(x, -3)
+        ),
+        1: lambda g, x, kernel, *, geometry: _from_maps(
+            x, g, geometry=geometry, window=_spatial(kernel, 0)
+        ),
+    },
+    batch=_mapped(_forward, _KERNEL_FIXED),
+)
+_from_kernel: Function = multilinear(
+    "conv_input_gradient",
+    _input_gradient,
+    {
+        0: lambda x, g, kernel, *, geometry, size: _product(x, kernel, geometry=geometry),
+        1: lambda x, g, kernel, *, geometry, size: _from_maps(
+            x, g, geometry=geometry, window=_spatial(kernel, 0)
+        ),
+    },
+    batch=_mapped(_input_gradient, _KERNEL_FIXED),
+)
+_from_maps: Function = multilinear(
+    "conv_kernel_gradient",
+    _kernel_gradient,
+    {
+        0: lambda kernel, x, g, *, geometry, window: _from_kernel(
+            g, kernel, geometry=geometry, size=_spatial(x, -3)
+        ),
+        1: lambda kernel, x, g, *, geometry, window: _product(x, kernel, geometry=geometry),
+    },
+    batch=_mapped(_kernel_gradient, _NEVER),
+)
+MAPS = {
+    _forward: _product,
+    _input_gradient: _from_kernel,
+    _kernel_gradient: _from_maps,
+}

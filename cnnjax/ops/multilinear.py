@@ -1,0 +1,112 @@
+"""Multilinear maps whose transposes are chosen, not derived: (arrays) -> array.
+
+JAX derives the backward pass of a pool or of a convolution from its forward pass, and on CPU what
+it derives is the slow part. Here a map is declared with the function that computes it and, for each
+argument it is linear in, the function that computes its transpose:
+
+    total = multilinear("total", forward, {0: spread})
+    y = total(x, window=(3, 3))           # keywords are static
+
+`jvp`, `vjp`, `vmap`, `scan` and derivatives of every order work, because a tangent of a multilinear
+map is the map itself, and a transpose may again be such a map. `jax.custom_vjp` has no forward mode
+and `jax.custom_derivatives.linear_call` no `vmap`, hence a primitive.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+Function = Callable[..., jax.Array]
+
+
+def multilinear(
+    name: str,
+    forward: Function,
+    transposes: Mapping[int, Function],
+    *,
+    batch: Callable[..., tuple[jax.Array, int]] | None = None,
+) -> Function:
+    """Return `forward` as a map linear in each argument of `transposes`, the others constants.
+
+    forward(*args, **static) takes any leading axes on all of its arguments alike (or else `batch`
+    says what `vmap` does). transposes[i](cotangent, *args, **static) returns the cotangent of
+    argument i; args[i] is there a ShapeDtypeStruct.
+    """
+    primitive = Primitive(f"cnnjax_{name}")
+    primitive.def_impl(_compiled(forward))
+    primitive.def_abstract_eval(functools.partial(_abstract, forward))
+    mlir.register_lowering(primitive, mlir.lower_fun(forward, multiple_results=False))
+    ad.primitive_jvps[primitive] = functools.partial(_tangent, primitive, tuple(transposes))
+    ad.primitive_transposes[primitive] = functools.partial(_transposed, transposes)
+    batching.primitive_batchers[primitive] = batch or functools.partial(_leading, primitive)
+
+    @functools.wraps(forward)
+    def call(*args: jax.Array, **static: Any) -> jax.Array:
+        return primitive.bind(*args, **static)
+
+    return call
+
+
+def _compiled(forward: Function) -> Function:
+    @functools.lru_cache(maxsize=512)
+    def compiled(static: tuple[tuple[str, Any], ...]) -> Function:
+        return jax.jit(functools.partial(forward, **dict(static)))
+
+    return lambda *args, **static: compiled(tuple(sorted(static.items())))(*args)
+
+
+def _abstract(forward: Function, *avals: Any, **static: Any) -> Any:
+    out = jax.eval_shape(functools.partial(forward, **static), *avals)
+    return avals[0].update(shape=out.shape, dtype=out.dtype, weak_type=False)
+
+
+def _tangent(
+    primitive: Primitive,
+    linear: Sequence[int],
+    primals: Sequence[jax.Array],
+    tangents: Sequence[Any],
+    **static: Any,
+) -> tuple[jax.Array, Any]:
+    out = primitive.bind(*primals, **static)
+    terms = [
+        primitive.bind(*primals[:i], tangents[i], *primals[i + 1 :], **static)
+        for i in linear
+        if not isinstance(tangents[i], ad.Zero)
+    ]
+    return out, sum(terms[1:], terms[0]) if terms else ad.Zero(jax.typeof(out))
+
+
+def _transposed(
+    transposes: Mapping[int, Function], cotangent: Any, *args: Any, **static: Any
+) -> list[Any]:
+    (unknown,) = (i for i, arg in enumerate(args) if ad.is_undefined_primal(arg))
+    aval = args[unknown].aval
+    shaped = list(args)
+    shaped[unknown] = jax.ShapeDtypeStruct(aval.shape, aval.dtype)
+    result: list[Any] = [None] * len(args)
+    if isinstance(cotangent, ad.Zero):
+        result[unknown] = ad.Zero(aval)
+    else:
+        result[unknown] = transposes[unknown](cotangent, *shaped, **static)
+    return result
+
+
+def _leading(
+    primitive: Primitive, args: Sequence[jax.Array], axes: Sequence[int | None], **static: Any
+) -> tuple[jax.Array, int]:
+    return primitive.bind(*to_front(args, axes), **static), 0
+
+
+def to_front(args: Sequence[jax.Array], axes: Sequence[int | None]) -> list[jax.Array]:
+    """Move the mapped axis of each argument to the front; repeat arguments that have none."""
+    size = next(a.shape[i] for a, i in zip(args, axes, strict=True) if i is not None)
+    return [
+        jax.numpy.broadcast_to(a, (size, *a.shape)) if i is None else jax.numpy.moveaxis(a, i, 0)
+        for a, i in zip(args, axes, strict=True)
+    ]
