@@ -5,15 +5,17 @@
 A new method is one function (ops) or one Linen module (layers) plus one row here. Its arguments,
 its tests, its page in docs/methods.md and its flags follow from the row and the signature:
 
-    python -m cnnjax.layers.methods > docs/methods.md
+    python -m cnnjax.layers.page > docs/methods.md
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cnnjax.layers import canonical, facts, learned, random, samplers
+from cnnjax import spec
+from cnnjax.layers import canonical, citations, facts, learned, random, samplers
 from cnnjax.layers.card import PoolingMethod
+from cnnjax.layers.heads import HEADS
 from cnnjax.ops import antialias, local, lowpass, means, order, polyphase, rearrange, spectral
 
 ROWS: tuple[PoolingMethod, ...] = (
@@ -411,3 +413,20 @@ ROWS: tuple[PoolingMethod, ...] = (
 
 _plain = {card.name: card for card in ROWS}
 POOLS: Mapping[str, PoolingMethod] = _plain | {"canonical": canonical.card(_plain)}
+
+
+def cite(*methods: str) -> str:
+    """Return the BibTeX entries of rows of POOLS or HEADS, each once, in the order asked for.
+
+    Parameters are allowed ("canonical:method=lip" cites both); an unknown name raises ValueError
+    with the nearest ones.
+    """
+    # A head and a pool of one name (gem, lse) have the same sources.
+    known = {card.name: card.cites for card in (*HEADS.values(), *POOLS.values())}
+    keys: dict[str, None] = {}
+    for text in methods:
+        name, params = spec.parse(text)
+        names = [name, params["method"]] if "method" in params else [name]
+        for each in names:
+            keys.update(dict.fromkeys(spec.find(known, each, "method")))
+    return "\n\n".join(citations.entries()[key] for key in keys)

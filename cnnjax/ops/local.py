@@ -45,7 +45,7 @@ def mean(
     y = total(x, window=window, stride=stride, padding=padding)
     if count_include_pad:
         return y / (window[0] * window[1])
-    ones = jnp.ones((*x.shape[-3:-1], 1), x.dtype)
+    ones = jnp.ones((1,) * (x.ndim - 3) + (*x.shape[-3:-1], 1), x.dtype)
     return y / total(ones, window=window, stride=stride, padding=padding)
 
 

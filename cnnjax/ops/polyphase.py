@@ -51,7 +51,8 @@ def aps(
 
     x (..., H, W, C) -> (..., H/sh, W/sw, C) and the choice. A `phase` (...,) given is used as it
     is, so that a residual block's shortcut can follow its branch. The norm is over H, W and C
-    jointly: one phase per channel would break equivariance. ValueError where the stride does not divide.
+    jointly: one phase per channel would break equivariance. ValueError where the stride does not
+    divide.
     """
     del padding
     return select(x, x, stride=stride, p=p, phase=phase)
