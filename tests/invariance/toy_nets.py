@@ -46,7 +46,7 @@ HEADS = {
 }
 
 
-def spec(method: str, **arguments: Any) -> tuple[str, tuple[Any, ...]]:
+def spec(method: str, /, **arguments: Any) -> tuple[str, tuple[Any, ...]]:
     return method, tuple(arguments.items())
 
 
