@@ -422,7 +422,8 @@ def cite(*methods: str) -> str:
     with the nearest ones.
     """
     # A head and a pool of one name (gem, lse) have the same sources.
-    known = {card.name: card.cites for card in (*HEADS.values(), *POOLS.values())}
+    known = {name: head.cites for name, head in HEADS.items()}
+    known |= {name: card.cites for name, card in POOLS.items()}
     keys: dict[str, None] = {}
     for text in methods:
         name, params = spec.parse(text)
