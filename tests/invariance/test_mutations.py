@@ -1,0 +1,156 @@
+"""Plant plausible bugs, one at a time, in a copy of the package: each must make a named test fail.
+
+The list is the point: a suite that a wrong roll sign survives proves nothing about shifts.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+class Bug(NamedTuple):
+    what: str
+    file: str
+    right: str
+    wrong: str
+    test: str
+
+
+BUGS = (
+    Bug(
+        "content moves the other way",
+        "ops/shifts.py",
+        "jnp.arange(image.shape[axis]) - offset[axis]",
+        "jnp.arange(image.shape[axis]) + offset[axis]",
+        "tests/ops/test_shifts.py::test_circular_is_roll_with_its_sign",
+    ),
+    Bug(
+        "zero-filled shifts repeat the last pixel",
+        "ops/shifts.py",
+        'if boundary != "zeros":',
+        "if True:",
+        "tests/ops/test_shifts.py::test_whole_pixels_equal_a_padded_slice",
+    ),
+    Bug(
+        "the last, partial chunk is dropped",
+        "invariance/logits.py",
+        "math.ceil(total / rows) * rows",
+        "total // rows * rows",
+        "tests/invariance/test_logits.py::test_a_radius_in_chunks_of_any_size",
+    ),
+    Bug(
+        "identical pairs are counted as agreements",
+        "invariance/metrics.py",
+        "(counts * (counts - 1)).sum(axis=1) / (shifts * (shifts - 1))",
+        "(counts * counts).sum(axis=1) / (shifts * shifts)",
+        "tests/invariance/test_metrics.py::test_consistency_counts_every_pair",
+    ),
+    Bug(
+        "worst case over shifts becomes best case",
+        "invariance/metrics.py",
+        "correct(predictions, labels).all(axis=1)",
+        "correct(predictions, labels).any(axis=1)",
+        "tests/invariance/test_metrics.py::test_accuracies",
+    ),
+    Bug(
+        "top-1 change against the first shift, not the one before",
+        "invariance/metrics.py",
+        "predictions[:, 1:] != predictions[:, :-1]",
+        "predictions[:, 1:] != predictions[:, :1]",
+        "tests/invariance/test_metrics.py::test_changes_along_a_path",
+    ),
+    Bug(
+        "dense phases are read with the wrong roll sign",
+        "invariance/exhaustive.py",
+        "(-moves.all_offsets(size) % ",
+        "(moves.all_offsets(size) % ",
+        "tests/invariance/test_exhaustive.py::test_dense_pass_equals_rolling_bit_for_bit",
+    ),
+    Bug(
+        "row and column phases change places",
+        "invariance/exhaustive.py",
+        "y.transpose(4, 0, 6, 1, 2, 3, 5, 7)",
+        "y.transpose(6, 0, 4, 1, 2, 3, 5, 7)",
+        "tests/invariance/test_exhaustive.py::test_dense_pass_equals_rolling_bit_for_bit",
+    ),
+    Bug(
+        "off-by-one padding: the dense pool wraps at the wrong end",
+        "invariance/exhaustive.py",
+        "((0, 0), (0, lost[0]), (0, lost[1]), (0, 0))",
+        "((0, 0), (lost[0], 0), (lost[1], 0), (0, 0))",
+        "tests/invariance/test_exhaustive.py::test_branches_keep_their_phases_together",
+    ),
+    Bug(
+        "the dense pass is believed without a sample",
+        "invariance/exhaustive.py",
+        "AGREE = 1e-4",
+        "AGREE = 1e9",
+        "tests/invariance/test_exhaustive.py::test_whatever_has_no_dense_pass_is_rolled",
+    ),
+    Bug(
+        "the phase comes from the wrong tensor",
+        "ops/polyphase.py",
+        "strongest(norms(x, stride=stride, p=p))",
+        "strongest(norms(jnp.flip(x, -3), stride=stride, p=p))",
+        "tests/invariance/test_certificate.py::test_verdicts",
+    ),
+    Bug(
+        "certificates never meet a tied phase",
+        "invariance/certificate.py",
+        "np.stack([first, second, shuffled, even, tied])",
+        "np.stack([first, second, shuffled, first, second])",
+        "tests/invariance/test_certificate.py::test_flawed_samplers_are_refused",
+    ),
+    Bug(
+        "a sum may need more bits than float32 has",
+        "invariance/exact.py",
+        "jnp.where(needed > limit, TOO_MANY, needed)",
+        "needed",
+        "tests/invariance/test_certificate.py::test_too_many_bits_are_noticed",
+    ),
+    Bug(
+        "the padded margin forgets the padding",
+        "invariance/structure.py",
+        "-(-(before[0] + pad[0]) // stride)",
+        "-(-before[0] // stride)",
+        "tests/invariance/test_certificate.py::test_zero_padding_guarantees_the_interior",
+    ),
+    Bug(
+        "validation draws from the stream of training",
+        "invariance/probes.py",
+        "[seed, SPLITS.index(split)]",
+        "[seed]",
+        "tests/invariance/test_probes.py::test_splits_are_independent_unless_the_leak",
+    ),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bug", BUGS, ids=[bug.what for bug in BUGS])
+def test_a_planted_bug_is_caught(bug, tmp_path):
+    shutil.copytree(ROOT / "cnnjax", tmp_path / "cnnjax")
+    shutil.copytree(ROOT / "tests", tmp_path / "tests")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    file = tmp_path / "cnnjax" / bug.file
+    text = file.read_text()
+    assert text.count(bug.right) == 1, "the code has moved on; so must this list"
+    file.write_text(text.replace(bug.right, bug.wrong))
+    path, _, name = bug.test.partition("::")
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", path, "-k", name],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 1, run.stdout[-2000:]
