@@ -35,6 +35,7 @@ _ROWS = (
         image_shape=(8, 8, 1),
         classes=DIGITS,
         embedded=True,
+        epochs=20,
         read=digits.read,
     ),
     DatasetCard(
@@ -46,6 +47,7 @@ _ROWS = (
         embedded=True,
         slack=10,
         params={"side": 36, "scale": 2},
+        epochs=20,
         read=digits.read_on_canvas,
     ),
     DatasetCard(
@@ -58,6 +60,7 @@ _ROWS = (
         layouts={"raw": mnist.MNIST_FILES},
         downloads=mnist.downloads(mnist.MNIST_GZ, mnist.MNIST_SITES),
         params=VERIFY,
+        epochs=3,
         read=mnist.read,
     ),
     DatasetCard(
@@ -71,6 +74,7 @@ _ROWS = (
         layouts={"raw": mnist.MNIST_FILES},
         downloads=mnist.downloads(mnist.MNIST_GZ, mnist.MNIST_SITES),
         params={"side": 48, **VERIFY},
+        epochs=3,
         read=mnist.read_on_canvas,
     ),
     DatasetCard(
@@ -83,6 +87,7 @@ _ROWS = (
         layouts={"raw": mnist.FASHION_FILES},
         downloads=mnist.downloads(mnist.FASHION_GZ, mnist.FASHION_SITES),
         params=VERIFY,
+        epochs=3,
         read=mnist.read,
     ),
     DatasetCard(
