@@ -35,7 +35,6 @@ from cnnjax.invariance import exact, layerwise, structure
 from cnnjax.invariance import logits as moved
 from cnnjax.invariance.exhaustive import exhaustive_logits
 from cnnjax.invariance.structure import Size, Structure
-from cnnjax.layers.pooling import POOLS
 from cnnjax.ops import shifts as moves
 
 TOLERANCE = 1e-5
@@ -136,7 +135,7 @@ def certify(
     lattice = proof.lattice if guarantee in ("all", "lattice") else (1, 1)
     found = _audit(net, variables, images, lattice, memory)
     if guarantee == "not proved" and _only_rounding(plan, proof):
-        verdict, guarantee = _to_tolerance(plan, found, net, variables, images, memory)
+        verdict, guarantee = _to_tolerance(proof, found, net, variables, images, memory)
     return Certificate(verdict, guarantee, image_shape, plan, proof, found)
 
 
@@ -294,18 +293,17 @@ def _only_rounding(plan: Structure, proof: Proof) -> bool:
 
 
 def _to_tolerance(
-    plan: Structure, found: Audit, net: nn.Module, variables: Any, images: Any, memory: int
+    proof: Proof, found: Audit, net: nn.Module, variables: Any, images: Any, memory: int
 ) -> tuple[str, str]:
     logits = exhaustive_logits(net, variables, images, memory=memory)
     scale = max(float(np.abs(logits).max()), 1e-30)
     near = np.abs(logits - logits[:, :1]).max(axis=(0, 2)) <= TOLERANCE * scale
     lattice = finest_lattice(near.reshape(np.shape(images)[1:3]))
-    why = ", ".join(sorted({s.kind for s in plan.sites if s.kind in POOLS})) or "an activation"
+    why = f"{proof.culprit} is not dyadic"
     if lattice == (1, 1):
-        return f"all circular shifts to {TOLERANCE:g}: not dyadic ({why})", "tolerance"
+        return f"all circular shifts to {TOLERANCE:g}: {why}", "tolerance"
     if near.size > lattice[0] * lattice[1]:
-        text = f"the {lattice[0]} x {lattice[1]} lattice to {TOLERANCE:g}: not dyadic ({why})"
-        return text, "tolerance"
+        return f"the {lattice[0]} x {lattice[1]} lattice to {TOLERANCE:g}: {why}", "tolerance"
     return f"not proved: logits stray by {found.deviation:.2g} of their scale", "not proved"
 
 
