@@ -182,6 +182,13 @@ class Config:
     )
     eval_places: int = knob(7, integer(2), "test shifts a side: 7 means a grid of 7 x 7 places")
     shift_images: int = knob(1000, integer(1), "most test images moved to every place")
+    battery: str = knob(
+        "cheap",
+        choice(("none", "cheap", "full")),
+        "exact invariance figures: cheap measures all circular shifts where one dense pass can, "
+        "full measures them in any case, and other shift families, and adds a certificate",
+    )
+    battery_images: int = knob(64, integer(1), "test images of the battery")
     seed: int = knob(0, integer(0, 2**31 - 1), "seed of parameters, batches and augmentation")
     threads: int = knob(1, integer(1), "CPU threads of the trial")
 

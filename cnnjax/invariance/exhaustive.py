@@ -93,6 +93,15 @@ def plan(net: nn.Module, variables: Any, shape: tuple[int, ...]) -> tuple[Size, 
     return phases.lattice, phases.selects
 
 
+def has_dense_pass(net: nn.Module, variables: Any, shape: tuple[int, ...]) -> bool:
+    """Return whether images (N, H, W, C) of this shape take the "dense" or "one pass" route."""
+    try:
+        plan(net, variables, shape)
+    except NotDense:
+        return False
+    return True
+
+
 class NotDense(Exception):
     """Why a net has no dense pass."""
 

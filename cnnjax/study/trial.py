@@ -16,12 +16,15 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
 from cnnjax import build, data
 from cnnjax.config import SCHEMA, Config, to_dict, trial_id
 from cnnjax.data import Dataset
+from cnnjax.invariance.battery import battery
+from cnnjax.invariance.exhaustive import has_dense_pass
 from cnnjax.invariance.logits import shift_logits
 from cnnjax.invariance.metrics import consistency
 from cnnjax.study.environment import describe
@@ -149,8 +152,22 @@ def judge(
         "shifted_images": len(labels),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
     }
+    metrics |= invariance(config, net, state.variables, dataset)
     grid = {"offsets": offsets.tolist(), "accuracy": by_place.tolist()}
     return metrics, grid | {"boundary": dataset.boundary}
+
+
+def invariance(
+    config: Config, net: nn.Module, variables: Any, dataset: Dataset
+) -> dict[str, float]:
+    """Return the exact figures that `config.battery` asks for, over all H*W circular shifts."""
+    if config.battery == "none":
+        return {}
+    images, labels = (part[: config.battery_images] for part in dataset.test)
+    x = build.build_input(dataset)(jnp.asarray(images))
+    if config.battery == "cheap" and not has_dense_pass(net, variables, x.shape):
+        return {}
+    return battery(net, variables, x, labels, level=config.battery)
 
 
 def places(config: Config, dataset: Dataset) -> np.ndarray:
