@@ -1,45 +1,85 @@
 """What networks are made of: Downsampling (an axis of the study) and ConvBlock (one stage).
 
-    pool = Downsampling("max", window=3, stride=2, padding="CIRCULAR")
-    x = ConvBlock(32, kernel_size=3, padding="CIRCULAR", pool=pool, name="stage0")(x, train=train)
+    site = study.at(Downsampling("max", window=3, stride=2, padding="ZEROS"))
+    x = ConvBlock(32, kernel_size=3, padding="CIRCULAR", pool=site, name="stage0")(x, train=train)
 
-Two arms of a study differ in the Downsampling and in nothing else: convolutions always have stride
-one here, and what lowers the resolution is always the pool.
+A network says at each of its sites what it was published with, study.at(published); what the study
+leaves open comes from there. Two arms of a study differ in the Downsampling and in nothing else:
+convolutions always have stride one here, and what lowers the resolution is always the pool. A
+strided convolution is the pool "decimate" directly after a convolution.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import flax.linen as nn
 import jax
 from flax.core import FrozenDict
 
+from cnnjax.layers import norms
 from cnnjax.layers.activations import ACTIVATIONS
+from cnnjax.layers.card import PoolingMethod
 from cnnjax.layers.conv import Conv
+from cnnjax.layers.norms import NORMS
 from cnnjax.layers.pooling import POOLS, Pool
 from cnnjax.ops import padding as pads
+from cnnjax.ops import polyphase
+
+__all__ = ["NORMS", "POSITIONS", "ConvBlock", "Downsampling"]
 
 POSITIONS = ("after_conv", "after_activation")
-NORMS = ("none", "batch", "layer", "group")
+Size = int | pads.Pair | None
+Initializer = Callable[..., jax.Array]
+ZERO = nn.initializers.zeros_init()
 
 
 @dataclass(frozen=True)
 class Downsampling:
-    """A pooling method with its arguments; compares by value, so equal arms share a compilation."""
+    """A pooling method with its arguments; compares by value, so equal arms share a compilation.
 
-    method: str
-    window: int | pads.Pair | None = None
-    stride: int | pads.Pair | None = None
+    None is open: `at` fills it in.
+    """
+
+    method: str | None = None
+    window: Size = None
+    stride: Size = None
     padding: pads.Padding | None = None
     params: Mapping[str, object] = FrozenDict()
     position: str | None = None
 
+    def at(self, published: Downsampling) -> Downsampling:
+        """Return what stands at a site that was published as told: this, completed from there.
+
+        Arguments that the method does not take are dropped. A window that neither gives is the
+        stride's; padding that the method is not made for gives way to the method's own.
+        """
+        method = self.method or published.method
+        params = self.params if self.method else published.params
+        card = POOLS[str(method)].given(params)
+        padding = _first(self.padding, published.padding)
+        position = published.position if method == published.method else None
+        return replace(
+            self,
+            method=method,
+            window=_first(self.window, published.window) if "window" in card.takes else None,
+            stride=_first(self.stride, published.stride) if "stride" in card.takes else None,
+            padding=padding if _suits(padding, card) else None,
+            params=params,
+            position=self.position or position,
+        )
+
+    @property
+    def card(self) -> PoolingMethod:
+        """The method's row of POOLS."""
+        return POOLS[str(self.method)]
+
     def module(self, name: str) -> nn.Module:
         """Return the Linen module of this pool under `name`."""
         return Pool(
-            self.method,
+            str(self.method),
             window=self.window,
             stride=self.stride,
             padding=self.padding,
@@ -47,10 +87,27 @@ class Downsampling:
             **self.params,
         )
 
+    def __call__(self, x: jax.Array, *, name: str, train: bool) -> tuple[jax.Array, Any]:
+        """Pool inside a compact module: the map and the phase (None where none is selected)."""
+        module: Any = self.module(name)
+        if self.card.phased:
+            return module(x, train=train, return_phase=True)
+        return module(x, train=train), None
+
+    def alike(self, x: jax.Array, phase: Any, *, name: str, train: bool) -> jax.Array:
+        """Pool another map at the phase that this pool selected elsewhere (a shortcut)."""
+        module: Any = self.module(name)
+        if phase is None:
+            return module(x, train=train)
+        if self.card.layer is not None:
+            # Its parameters only choose the phase, which is given here.
+            return polyphase.sample(x, phase, stride=module.stride)
+        return module(x, train=train, phase=phase)
+
     @property
     def place(self) -> str:
         """Where it sits: as told, else where the method's card prefers it."""
-        return self.position or POOLS[self.method].position
+        return self.position or self.card.position
 
     @property
     def is_strided_convolution(self) -> bool:
@@ -63,18 +120,30 @@ class ConvBlock(nn.Module):
 
     features: int
     kernel_size: int | pads.Pair = 3
-    padding: str = "SAME"
+    padding: pads.Padding = "SAME"
     norm: str = "none"
     activation: str = "relu"
     pool: Downsampling | None = None
+    use_bias: bool = True
+    groups: int = 1
+    epsilon: float = 1e-5
+    kernel_init: Initializer | None = None
+    bias_init: Initializer = ZERO
+    convolution: Callable[..., nn.Module] = Conv
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        return self.with_phase(x, train=train)[0]
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def with_phase(self, x: jax.Array, *, train: bool) -> tuple[jax.Array, Any]:
+        """Return the map and the phase that its pool selected, None where it selects none."""
         x = self._convolve(x)
-        x = self._pool_at("after_conv", x, train)
-        x = normalize(x, self.norm, train=train)
+        x, phase = self._pool_at("after_conv", x, train)
+        x = self._normalize(x, train, after=False)
         x = ACTIVATIONS[self.activation](x)
-        return self._pool_at("after_activation", x, train)
+        x = self._normalize(x, train, after=True)
+        x, late = self._pool_at("after_activation", x, train)
+        return x, late if phase is None else phase
 
     def _convolve(self, x: jax.Array) -> jax.Array:
         window = pads.pair(self.kernel_size, "kernel_size")
@@ -84,35 +153,41 @@ class ConvBlock(nn.Module):
             # Padding as for stride one: only then is the strided convolution the decimated one.
             stride = pads.pair(self.pool.stride, "stride")
             padding = _stride_one_padding(self.padding, x, window)
-        conv = Conv(
-            self.features,
-            window,
+        conv: Any = self.convolution(
+            features=self.features,
+            kernel_size=window,
             strides=stride,
             padding=padding,
-            kernel_init=ACTIVATIONS[self.activation].initializer(),
+            feature_group_count=self.groups,
+            use_bias=self.use_bias,
+            kernel_init=self.kernel_init or ACTIVATIONS[self.activation].initializer(),
+            bias_init=self.bias_init,
             name="conv",
         )
         return conv(x)
 
-    def _pool_at(self, place: str, x: jax.Array, train: bool) -> jax.Array:
+    def _normalize(self, x: jax.Array, train: bool, *, after: bool) -> jax.Array:
+        if (self.norm in norms.AFTER_ACTIVATION) != after:
+            return x
+        return norms.normalize(x, self.norm, train=train, epsilon=self.epsilon)
+
+    def _pool_at(self, place: str, x: jax.Array, train: bool) -> tuple[jax.Array, Any]:
         pool = self.pool
         if pool is None or pool.place != place or pool.is_strided_convolution:
-            return x
-        return pool.module("pool")(x, train=train)
+            return x, None
+        return pool(x, name="pool", train=train)
 
 
-def normalize(x: jax.Array, norm: str, *, train: bool) -> jax.Array:
-    """Apply batch, layer or group normalisation (or none) inside a compact module."""
-    if norm == "none":
-        return x
-    if norm == "batch":
-        return nn.BatchNorm(use_running_average=not train, momentum=0.9, name="norm")(x)
-    if norm == "layer":
-        return nn.LayerNorm(name="norm")(x)
-    return nn.GroupNorm(num_groups=min(32, x.shape[-1]), name="norm")(x)
+def _first(value: Any, default: Any) -> Any:
+    return default if value is None else value
 
 
-def _stride_one_padding(padding: str, x: jax.Array, window: pads.Pair) -> pads.Padding:
+def _suits(padding: Any, card: PoolingMethod) -> bool:
+    # Amounts suit every method that is bound to no rule.
+    return padding in card.paddings or (not isinstance(padding, str) and len(card.paddings) > 1)
+
+
+def _stride_one_padding(padding: pads.Padding, x: jax.Array, window: pads.Pair) -> pads.Padding:
     # SAME alone depends on the stride; the other rules name the same border for every stride.
     if padding != "SAME":
         return padding

@@ -7,46 +7,66 @@ logits = net.apply(variables, x, train=False)
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import flax.linen as nn
 import jax
 
-from cnnjax.layers.activations import ACTIVATIONS
-from cnnjax.layers.pooling import parse_head
-from cnnjax.nets.blocks import ConvBlock, Downsampling
+from cnnjax.nets.blocks import Downsampling
+from cnnjax.nets.card import Network, network
+from cnnjax.nets.classifier import Classifier
+from cnnjax.ops import padding as pads
+
+MAX = Downsampling("max", 2, 2, "SAME")
 
 
-class CNN(nn.Module):
+class CNN(Classifier, kw_only=True):
     """n x (convolution, rectifier, pool), head, full connections, logits (Wu 2017)."""
 
-    num_classes: int
-    pool: Downsampling
     widths: tuple[int, ...] = (32, 64, 128)
-    kernel_size: int = 3
+    kernel_size: int | pads.Pair = 3
     dense: tuple[int, ...] = (128,)
-    padding: str = "SAME"
-    head: str = "flatten"
-    norm: str = "none"
-    activation: str = "relu"
-    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         for index, width in enumerate(self.widths):
-            block = ConvBlock(
+            x = self.block(
+                x,
                 width,
                 self.kernel_size,
-                self.padding,
-                self.norm,
-                self.activation,
-                self.pool,
+                train=train,
                 name=f"stage{index}",
+                padding="SAME",
+                pool=MAX,
             )
-            x = block(x, train=train)
-        head, params = parse_head(self.head)
-        x = head.module(name="head", **params)(x, train=train)
-        activation = ACTIVATIONS[self.activation]
-        for index, width in enumerate(self.dense):
-            layer = nn.Dense(width, kernel_init=activation.initializer(), name=f"dense{index}")
-            x = activation(layer(x))
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return nn.Dense(self.num_classes, name="logits")(x)
+        return self.classify(x, train=train, dense=self.dense)
+
+
+TEACHING: Mapping[str, Any] = {
+    "classes": 10,
+    "pooling": Downsampling("max", window=2, stride=2),
+    "widths": (32, 64, 128),
+    "kernel_size": 3,
+    "dense": (128,),
+    "padding": "SAME",
+    "dropout": 0.0,
+}
+CARDS: Mapping[str, Network] = {
+    "cnn": network(
+        CNN,
+        summary="n x (convolution, rectifier, pool), full connection, softmax",
+        source="Wu 2017, Introduction to Convolutional Neural Networks",
+        image=(32, 32, 3),
+        parameters=356_810,
+        **TEACHING,
+    ),
+    "lenet5_modern": network(
+        CNN,
+        summary="LeNet-5's sizes with ReLU, max pooling, full connections and softmax",
+        source="LeCun et al. 1998, fig. 2, in the form taught today",
+        image=(28, 28, 1),
+        parameters=107_786,
+        **{**TEACHING, "widths": (6, 16), "kernel_size": 5, "dense": (120, 84)},
+    ),
+}

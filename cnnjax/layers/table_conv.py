@@ -1,0 +1,73 @@
+"""Convolution where each output map sees some input maps: x (..., H, W, C) -> (..., H', W', D).
+
+    TableConv(features=16, kernel_size=(5, 5), padding="VALID", table=C3)
+
+`table[d]` lists the input maps of output map d. Only these connections have weights.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnnjax.layers.conv import Conv
+from cnnjax.ops import padding as pads
+from cnnjax.ops.conv import conv
+
+Table = tuple[tuple[int, ...], ...]
+
+# LeCun et al. 1998, table I: 60 connections from the 6 maps of S2 to the 16 of C3.
+C3: Table = (
+    *(tuple((first + i) % 6 for i in range(3)) for first in range(6)),
+    *(tuple((first + i) % 6 for i in range(4)) for first in range(6)),
+    (0, 1, 3, 4),
+    (1, 2, 4, 5),
+    (0, 2, 3, 5),
+    (0, 1, 2, 3, 4, 5),
+)
+
+
+class TableConv(Conv):
+    """Conv with a connection table; "kernel" (kh, kw, connections) goes output map by output map.
+
+    A pool before it may multiply the channels: channel q then counts as map q mod C.
+    """
+
+    table: Table = C3
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        maps = 1 + max(max(row) for row in self.table)
+        if self.features != len(self.table) or x.shape[-1] % maps:
+            raise ValueError(
+                f"table: expected {len(self.table)} features of a multiple of {maps} channels, "
+                f"got {self.features} of {x.shape[-1]}"
+            )
+        seen = [[q for q in range(x.shape[-1]) if q % maps in row] for row in self.table]
+        size = pads.pair(self.kernel_size, "kernel_size")
+        sources = np.concatenate([np.array(row) for row in seen])
+        targets = np.repeat(np.arange(self.features), [len(row) for row in seen])
+        weights = self.param("kernel", self._initialize, size, tuple(map(len, seen)))
+        kernel = jnp.zeros((*size, x.shape[-1], self.features), weights.dtype)
+        kernel = kernel.at[:, :, sources, targets].set(weights)
+        strides = pads.pair(self.strides or 1, "strides")
+        y = conv(x, kernel, stride=strides, padding=_rule(self.padding))
+        bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype)
+        return y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
+
+    def _initialize(self, key: jax.Array, size: pads.Pair, counts: tuple[int, ...]) -> jax.Array:
+        # One draw an output map, so that each has its own fan-in.
+        keys = jax.random.split(key, len(counts))
+        draws = [
+            self.kernel_init(k, (*size, count, 1), self.param_dtype)[..., 0]
+            for k, count in zip(keys, counts, strict=True)
+        ]
+        return jnp.concatenate(draws, axis=-1)
+
+
+def _rule(padding: Any) -> pads.Padding:
+    return padding

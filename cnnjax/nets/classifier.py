@@ -1,0 +1,108 @@
+"""Classifier: the choices every network takes, and what every network ends in.
+
+    class Tiny(Classifier, kw_only=True):
+        @nn.compact
+        def __call__(self, x, train=False):
+            x = self.block(x, 16, 3, train=train, name="stage0", pool=Downsampling("max", 2, 2))
+            return self.classify(x, train=train)
+
+    logits = Tiny(num_classes=10, head="gap").apply(variables, x)     # (N, H, W, C) -> (N, 10)
+
+None is open: each layer then has what it was published with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from cnnjax.layers.activations import ACTIVATIONS
+from cnnjax.layers.pooling import parse_head
+from cnnjax.nets.blocks import ZERO, ConvBlock, Downsampling, Initializer
+from cnnjax.ops import padding as pads
+
+AUXILIARY = "auxiliary"
+
+
+class Classifier(nn.Module, kw_only=True):
+    """Base of the networks: x (N, H, W, C) -> logits (N, num_classes)."""
+
+    num_classes: int
+    pool: Downsampling = Downsampling()
+    padding: pads.Padding | None = None
+    head: str = "flatten"
+    norm: str = "none"
+    activation: str = "relu"
+    dropout: float | None = None
+
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        raise NotImplementedError(f"{type(self).__name__} must define __call__")
+
+    def block(
+        self,
+        x: jax.Array,
+        features: int,
+        kernel_size: int | pads.Pair,
+        *,
+        train: bool,
+        name: str,
+        padding: pads.Padding = "ZEROS",
+        pool: Downsampling | None = None,
+        **choices: Any,
+    ) -> jax.Array:
+        """Apply a ConvBlock; `padding` and `pool` are the published ones, `choices` its fields."""
+        block = ConvBlock(
+            features,
+            kernel_size,
+            padding=padding if self.padding is None else self.padding,
+            pool=None if pool is None else self.pool.at(pool),
+            **{"norm": self.norm, "activation": self.activation, **choices},
+            name=name,
+        )
+        return block(x, train=train)
+
+    def lower(self, x: jax.Array, pool: Downsampling, *, train: bool, name: str) -> jax.Array:
+        """Apply the pool of a site without a convolution of its own."""
+        return self.pool.at(pool)(x, name=name, train=train)[0]
+
+    def drop(self, x: jax.Array, rate: float, *, train: bool) -> jax.Array:
+        """Drop units at the published rate, or at the one that was chosen for all places."""
+        chosen = rate if self.dropout is None else self.dropout
+        return nn.Dropout(chosen, deterministic=not train)(x)
+
+    def pool_all(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Apply the head: (N, H, W, C) -> (N, F)."""
+        head, params = parse_head(self.head)
+        return head.module(name="head", **params)(x, train=train)
+
+    def classify(
+        self,
+        x: jax.Array,
+        *,
+        train: bool,
+        dense: Sequence[int] = (),
+        dropout: float = 0.0,
+        kernel_init: Initializer | None = None,
+        bias_init: Initializer = ZERO,
+    ) -> jax.Array:
+        """Head, hidden full connections, logits.
+
+        Dropout follows each hidden full connection, or the head where there is none.
+        """
+        x = self.pool_all(x, train=train)
+        activation = ACTIVATIONS[self.activation]
+        for index, width in enumerate(dense):
+            hidden = nn.Dense(
+                width,
+                kernel_init=kernel_init or activation.initializer(),
+                bias_init=bias_init,
+                name=f"dense{index}",
+            )
+            x = self.drop(activation(hidden(x)), dropout, train=train)
+        if not dense:
+            x = self.drop(x, dropout, train=train)
+        last = kernel_init or nn.initializers.lecun_normal()
+        return nn.Dense(self.num_classes, kernel_init=last, name="logits")(x)
