@@ -21,11 +21,12 @@ from cnnjax import optimization, spec
 from cnnjax.config import Config
 from cnnjax.data import DATASETS, Dataset
 from cnnjax.layers import pooling
-from cnnjax.nets import NETS, Network
+from cnnjax.nets import NETS, Network, fit
 from cnnjax.nets.blocks import Downsampling
 from cnnjax.ops import shifts
 
 Shape = tuple[int, int, int]
+SIZES = ("widths", "kernel_size", "dense")
 
 
 def build_net(config: Config, num_classes: int, image_shape: Shape) -> nn.Module:
@@ -35,64 +36,47 @@ def build_net(config: Config, num_classes: int, image_shape: Shape) -> nn.Module
     logits (N, num_classes).
     """
     card = NETS[config.net]
-    choices = _choices(config, card)
-    net = card.module(
-        num_classes=num_classes,
-        pool=downsampling(config),
-        dropout=config.dropout,
-        **choices,
-    )
+    net = card.module(num_classes=num_classes, pool=downsampling(config), **_choices(config, card))
     check_fit(net, config, image_shape)
     return net
 
 
 def _choices(config: Config, card: Network) -> dict[str, Any]:
+    for name in SIZES:
+        if getattr(config, name) is not None and name not in card.defaults:
+            able = ", ".join(key for key in card.defaults)
+            raise ValueError(f"{name}: net {config.net!r} takes none; allowed: {able}")
     given = {name: getattr(config, name) for name in card.defaults}
     return {k: card.defaults[k] if value is None else value for k, value in given.items()}
 
 
 def downsampling(config: Config) -> Downsampling:
-    """Return the pool of `config` with every choice made."""
+    """Return the pool of `config`; what is None is each site's own, as published."""
     card = NETS[config.net]
-    padding = _choices(config, card)["padding"]
-    method, params = pooling.parse(config.pool or card.pooling["method"])
-    window = _first(config.window, card.pooling["window"])
-    return Downsampling(
-        method=method.name,
-        window=window if "window" in method.takes else None,
-        stride=_first(config.stride, card.pooling["stride"]),
-        # A method bound to one padding keeps its own; the convolutions follow the config.
-        padding=padding if padding in method.paddings else None,
+    method, params = pooling.parse(config.pool) if config.pool else (None, {})
+    chosen = Downsampling(
+        method=None if method is None else method.name,
+        window=config.window,
+        stride=config.stride,
+        padding=_choices(config, card)["padding"],
         params=FrozenDict(params),
         position=config.pool_position,
     )
-
-
-def _first(value: Any, default: Any) -> Any:
-    return default if value is None else value
+    return chosen.at(card.pooling) if card.pooling.method else chosen
 
 
 def check_fit(net: nn.Module, config: Config, image_shape: Shape) -> None:
     """Trace the network on one image without computing; name the config where it does not fit."""
-    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     try:
-        with nn.intercept_methods(_refuse_larger_than_map):
-            jax.eval_shape(lambda x: net.init(jax.random.key(0), x, train=False), image)
-    except (ValueError, ZeroDivisionError) as error:
+        fit.check(net, image_shape)
+    except ValueError as error:
         arm = f"pool={config.pool}, window={config.window}, stride={config.stride}"
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{config.net} with {arm} on {image_shape} images: {reason}") from error
-
-
-def _refuse_larger_than_map(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-    pool = context.module
-    if context.method_name == "__call__" and hasattr(pool, "method") and hasattr(pool, "stride"):
-        size = args[0].shape[-3:-1]
-        for name in ("window", "stride"):
-            extent = getattr(pool, name) or (1, 1)
-            if extent[0] > size[0] or extent[1] > size[1]:
-                raise ValueError(f"{name}: {extent} is larger than the map {size} it slides over")
-    return call(*args, **kwargs)
+        least = fit.smallest(net, image_shape[-1])
+        hint = f"; the smallest square image is {least} x {least}"
+        too_small = least is not None and min(image_shape[:2]) < least
+        raise ValueError(
+            f"{config.net} with {arm} on {image_shape} images: {error}{hint if too_small else ''}"
+        ) from error
 
 
 def steps_per_epoch(config: Config, dataset: Dataset) -> int:
