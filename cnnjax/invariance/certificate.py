@@ -133,7 +133,7 @@ def certify(
     if guarantee == "none" and plan.head != "flatten" and not plan.circular:
         verdict, guarantee = _interior(net, variables, image_shape, plan, proof, seed)
     lattice = proof.lattice if guarantee in ("all", "lattice") else (1, 1)
-    found = _audit(net, variables, images, lattice, memory)
+    found = _audit(net, variables, images, plan, lattice, memory)
     if guarantee == "not proved" and _only_rounding(plan, proof):
         verdict, guarantee = _to_tolerance(proof, found, net, variables, images, memory)
     return Certificate(verdict, guarantee, image_shape, plan, proof, found)
@@ -270,7 +270,9 @@ def _overlap(still: np.ndarray, shifted: np.ndarray, step: Size) -> tuple[np.nda
     return still, shifted
 
 
-def _audit(net: nn.Module, variables: Any, images: Any, lattice: Size, memory: int) -> Audit:
+def _audit(
+    net: nn.Module, variables: Any, images: Any, plan: Structure, lattice: Size, memory: int
+) -> Audit:
     logits = exhaustive_logits(net, variables, images, memory=memory)
     scale = max(float(np.abs(logits).max()), 1e-30)
     stray = np.abs(logits - logits[:, :1]).max(axis=(0, 2)).reshape(np.shape(images)[1:3]) / scale
@@ -281,7 +283,7 @@ def _audit(net: nn.Module, variables: Any, images: Any, lattice: Size, memory: i
         deviation=float(stray.max()),
         deviation_on_lattice=float(stray[:: lattice[0], :: lattice[1]].max()),
         classes_changed=float((classes != classes[:, :1]).mean()),
-        ties=layerwise.tie_count(net, variables, images),
+        ties=layerwise.tie_count(net, variables, images) if plan.selecting else 0,
         dtype=" and ".join(sorted({str(leaf.dtype) for leaf in jax.tree.leaves(variables)})),
         first_break=moves_with,
     )
