@@ -9,12 +9,12 @@ import math
 from typing import Annotated
 
 import jax
-import jax.numpy as jnp
 
 from cnnjax.ops import local
 from cnnjax.ops import padding as pads
 from cnnjax.ops.allowed import Number
 from cnnjax.ops.padding import Padding, Pair
+from cnnjax.ops.weighted import weighted
 
 FilterSize = Annotated[int, Number(least=1, most=7, whole=True)]
 
@@ -24,11 +24,8 @@ def blur(
 ) -> jax.Array:
     """Binomial low-pass, then every stride-th sample (BlurPool, Zhang 2019)."""
     x = pads.pad(x, window=(filter_size, filter_size), stride=stride, padding=padding)
-    weights = jnp.asarray(binomial(filter_size), x.dtype)
-    rows = pads.taps(x, window=(filter_size, 1), stride=(stride[0], 1))
-    x = sum(weight * row for weight, row in zip(weights, rows, strict=True))
-    columns = pads.taps(x, window=(1, filter_size), stride=(1, stride[1]))
-    return sum(weight * column for weight, column in zip(weights, columns, strict=True))
+    weights = tuple(binomial(filter_size))
+    return weighted(x, rows=weights, columns=weights, stride=stride)
 
 
 def max_blur(

@@ -7,30 +7,32 @@ Every function takes window and stride as pairs and a rule of `ops.padding`.
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
 from cnnjax.ops import padding as pads
+from cnnjax.ops.extreme import extreme
 from cnnjax.ops.padding import Padding, Pair
+from cnnjax.ops.weighted import weighted
 
 
 def maximum(x: jax.Array, *, window: Pair, stride: Pair, padding: Padding = "VALID") -> jax.Array:
     """Largest value of each window (Riesenhuber and Poggio 1999; Scherer et al. 2010)."""
     x = pads.pad(x, window=window, stride=stride, padding=padding, fill=-jnp.inf)
-    return functools.reduce(jnp.maximum, pads.taps(x, window=window, stride=stride))
+    return extreme(x, window=window, stride=stride, largest=True)
 
 
 def minimum(x: jax.Array, *, window: Pair, stride: Pair, padding: Padding = "VALID") -> jax.Array:
     """Smallest value of each window; minimum(x) = -maximum(-x)."""
-    return -maximum(-x, window=window, stride=stride, padding=padding)
+    x = pads.pad(x, window=window, stride=stride, padding=padding, fill=jnp.inf)
+    return extreme(x, window=window, stride=stride, largest=False)
 
 
 def total(x: jax.Array, *, window: Pair, stride: Pair, padding: Padding = "VALID") -> jax.Array:
     """Sum of each window."""
     x = pads.pad(x, window=window, stride=stride, padding=padding)
-    return functools.reduce(jnp.add, pads.taps(x, window=window, stride=stride))
+    rows, columns = ((1.0,) * size for size in window)
+    return weighted(x, rows=rows, columns=columns, stride=stride)
 
 
 def mean(

@@ -1,0 +1,187 @@
+"""Sliding maximum and minimum with a fast backward pass, x (..., H, W, C) -> (..., H', W', C).
+
+    y = extreme(x, window=(3, 3), stride=(2, 2), largest=True)
+
+The forward pass for gradients notes the tap that won (one byte for windows of up to 127 taps), and
+the backward pass gathers by it. Values and gradients are XLA's to the bit, the first of equal taps
+in row-major order takes the gradient, and x itself need not be kept. In a window with a NaN the
+value is NaN, and up to `UNROLLED` taps the gradient goes where XLA sends it.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnnjax.ops import padding as pads
+from cnnjax.ops.coverage import UNROLLED, covered, terms
+from cnnjax.ops.multilinear import Function, multilinear
+from cnnjax.ops.padding import Pair
+
+GATHERED = 256  # windows over one pixel up to which the backward pass gathers; above it scatters
+
+Stack = tuple[jax.Array, ...]
+
+
+@functools.partial(jax.jit, static_argnames=("window", "stride", "largest"), inline=True)
+def extreme(x: jax.Array, *, window: Pair, stride: Pair, largest: bool) -> jax.Array:
+    """Return the largest (or smallest) value of each VALID window of x (..., H, W, C)."""
+    return _extreme(window, stride, largest, x)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def _extreme(window: Pair, stride: Pair, largest: bool, x: jax.Array) -> jax.Array:
+    better = jnp.maximum if largest else jnp.minimum
+    if window[0] * window[1] <= UNROLLED:
+        return functools.reduce(better, pads.taps(x, window=window, stride=stride))
+
+    def combine(left: Stack, right: Stack) -> Stack:
+        return (better(left[0], right[0]),)
+
+    (x,) = _slide(combine, (x,), -2, window[1], stride[1])
+    (x,) = _slide(combine, (x,), -3, window[0], stride[0])
+    return x
+
+
+@_extreme.defjvp
+def _tangent(
+    window: Pair, stride: Pair, largest: bool, primals: Any, tangents: Any
+) -> tuple[jax.Array, jax.Array]:
+    (x,), (dx,) = primals, tangents
+    y = _extreme(window, stride, largest, x)
+    index = winners(jax.lax.stop_gradient(x), window=window, stride=stride, largest=largest)
+    return y, _picked(dx, index, window=window, stride=stride)
+
+
+@functools.partial(jax.jit, static_argnames=("window", "stride", "largest"), inline=True)
+def winners(x: jax.Array, *, window: Pair, stride: Pair, largest: bool) -> jax.Array:
+    """Return the number of the first winning tap of each window, row-major: (..., H', W', C)."""
+    wins = jnp.greater_equal if largest else jnp.less_equal
+    many = window[0] * window[1] > UNROLLED
+    return (_winners_by_axis if many else _winners_by_tap)(wins, x, window, stride)
+
+
+def _winners_by_tap(wins: Function, x: jax.Array, window: Pair, stride: Pair) -> jax.Array:
+    best, *rest = pads.taps(x, window=window, stride=stride)
+    index = jnp.zeros(best.shape, jnp.int8)
+    for number, tap in enumerate(rest, 1):
+        keep = wins(best, tap)
+        best = jnp.where(keep, best, tap)
+        index = jnp.where(keep, index, jnp.int8(number))
+    return index
+
+
+def _winners_by_axis(wins: Function, x: jax.Array, window: Pair, stride: Pair) -> jax.Array:
+    """Find the winning column of every row, then the winning row; ties keep the first of each."""
+    dtype = _index_dtype(max(window[0] * window[1], *pads.spatial_size(x)))
+
+    def combine(left: Stack, right: Stack) -> Stack:
+        keep = wins(left[0], right[0])
+        return tuple(jnp.where(keep, a, b) for a, b in zip(left, right, strict=True))
+
+    def place(x: jax.Array, axis: int) -> jax.Array:
+        return jax.lax.broadcasted_iota(dtype, x.shape, x.ndim + axis)
+
+    def tap(position: jax.Array, axis: int, step: int) -> jax.Array:
+        return position - place(position, axis) * jnp.asarray(step, dtype)
+
+    best, column = _slide(combine, (x, place(x, -2)), -2, window[1], stride[1])
+    column = tap(column, -2, stride[1])
+    _, column, row = _slide(combine, (best, column, place(best, -3)), -3, window[0], stride[0])
+    index = tap(row, -3, stride[0]) * jnp.asarray(window[1], dtype) + column
+    return index.astype(_index_dtype(window[0] * window[1]))
+
+
+def _slide(
+    combine: Callable[[Stack, Stack], Stack], stack: Stack, axis: int, window: int, stride: int
+) -> Stack:
+    """Combine `window` neighbours along an axis by doubling: log2(window) steps, not window."""
+
+    def pair(stack: Stack, shift: int, count: int) -> Stack:
+        left = tuple(jax.lax.slice_in_dim(a, 0, count, axis=axis) for a in stack)
+        right = tuple(jax.lax.slice_in_dim(a, shift, shift + count, axis=axis) for a in stack)
+        return combine(left, right)
+
+    size, span = stack[0].shape[axis], 1
+    while 2 * span <= window:
+        stack = pair(stack, span, size - 2 * span + 1)
+        span *= 2
+    if span < window:
+        stack = pair(stack, window - span, size - window + 1)
+    return tuple(jax.lax.slice_in_dim(a, 0, None, stride, axis) for a in stack)
+
+
+def _index_dtype(largest: int) -> Any:
+    return next(d for d in (jnp.int8, jnp.int16, jnp.int32) if largest <= jnp.iinfo(d).max)
+
+
+def _pick(x: jax.Array, index: jax.Array, *, window: Pair, stride: Pair) -> jax.Array:
+    """Return the tap `index` of each window of x."""
+    if window[0] * window[1] > UNROLLED:
+        (height, width), channels = pads.spatial_size(x), x.shape[-1]
+        place = _places(index, (height, width), window, stride)
+        flat = x.reshape(*x.shape[:-3], height * width, channels)
+        rows = place.reshape(*index.shape[:-3], index.shape[-3] * index.shape[-2], channels)
+        return jnp.take_along_axis(flat, rows, axis=-2).reshape(index.shape)
+    first, *rest = pads.taps(x, window=window, stride=stride)
+    for number, tap in enumerate(rest, 1):
+        first = jnp.where(index == number, tap, first)
+    return first
+
+
+def _spread(g: jax.Array, index: jax.Array, *, window: Pair, stride: Pair, size: Pair) -> jax.Array:
+    """Return the transpose of `_pick`: each pixel sums the g of the windows that it won."""
+    if terms(window, stride) > GATHERED and min(pads.spatial_size(g)) > 1:
+        return _scattered(g, index, window, stride, size)
+
+    def term(row: Any, column: Any, g: jax.Array, index: jax.Array) -> jax.Array:
+        outside = np.minimum(row, column) < 0
+        number = np.where(outside, -2, row * window[1] + column).astype(index.dtype)
+        return jnp.where(index == number, g, jnp.zeros((), g.dtype))
+
+    return covered(term, (g, index), window=window, stride=stride, size=size)
+
+
+def _scattered(g: jax.Array, index: jax.Array, window: Pair, stride: Pair, size: Pair) -> jax.Array:
+    lead, channels = g.shape[:-3], g.shape[-1]
+    place = _places(index, size, window, stride)
+    place = place.reshape(math.prod(lead), *index.shape[-3:])
+    image = jnp.arange(place.shape[0]).reshape(-1, 1, 1, 1)
+    channel = jnp.arange(channels).reshape(1, 1, 1, -1)
+    zeros = jnp.zeros((place.shape[0], size[0] * size[1], channels), g.dtype)
+    dx = zeros.at[image, place, channel].add(g.reshape(place.shape))
+    return dx.reshape(*lead, *size, channels)
+
+
+def _places(index: jax.Array, size: Pair, window: Pair, stride: Pair) -> jax.Array:
+    """Return the row-major position, in a map of `size`, of the tap `index` of each window."""
+    index = index.astype(jnp.int32)
+    row = jax.lax.broadcasted_iota(jnp.int32, index.shape, index.ndim - 3) * stride[0]
+    column = jax.lax.broadcasted_iota(jnp.int32, index.shape, index.ndim - 2) * stride[1]
+    return (row + index // window[1]) * size[1] + column + index % window[1]
+
+
+_picked: Function = multilinear(
+    "pick",
+    _pick,
+    {
+        0: lambda g, x, index, *, window, stride: _spreaded(
+            g, index, window=window, stride=stride, size=pads.spatial_size(x)
+        )
+    },
+)
+_spreaded: Function = multilinear(
+    "spread",
+    _spread,
+    {
+        0: lambda x, g, index, *, window, stride, size: _picked(
+            x, index, window=window, stride=stride
+        )
+    },
+)
