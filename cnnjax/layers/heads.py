@@ -54,7 +54,7 @@ class Attention(nn.Module, kw_only=True):
         scores = nn.Dense(self.queries, use_bias=False, name="scores")(values)
         weights = jax.nn.softmax(scores / math.sqrt(channels), axis=0)[..., None]
         values = nn.Dense(channels, use_bias=False, name="values")(values)
-        shares = values.reshape(*values.shape[:-1], self.queries, -1)
+        shares = values.reshape(*values.shape[:-1], self.queries, channels // self.queries)
         pooled = jnp.sum(weights * shares, axis=0)
         return pooled.reshape(values.shape[1:]).astype(x.dtype)
 

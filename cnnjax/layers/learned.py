@@ -212,8 +212,7 @@ class Lip(WindowPooling, kw_only=True):
         size = (self.kernel_size, self.kernel_size)
         around = self.padding if self.padding in ("CIRCULAR", "REFLECT", "EDGE") else "ZEROS"
         logits = convolved(self, "kernel", x, x.shape[-1], size, around, zeros)
-        logits = nn.InstanceNorm(name="norm")(logits)
-        logits = self.coefficient * jax.nn.sigmoid(logits)
+        logits = self.coefficient * jax.nn.sigmoid(instance_norm(self, logits))
         values, logits = (windows.values(a, **self.over(stride)) for a in (x, logits))
         return means.softmax_mean(values, logits).astype(x.dtype)
 
@@ -309,8 +308,21 @@ def convolved(
     """
     kernel = module.param(name, initializer or lecun_normal(), (*size, x.shape[-1], features))
     values = windows.values(x, window=size, stride=(1, 1), padding=padding)
-    taps = kernel.reshape(-1, x.shape[-1], features)
+    taps = kernel.reshape(size[0] * size[1], x.shape[-1], features)
     return jnp.einsum("k...c,kcd->...d", values, taps, precision=jax.lax.Precision.HIGHEST)
+
+
+def instance_norm(module: nn.Module, x: jax.Array, eps: float = 1e-6) -> jax.Array:
+    """Normalise each map and channel of x (..., H, W, C); scale and bias belong to `module`.
+
+    flax.linen.InstanceNorm takes every leading axis but the first for a spatial one.
+    """
+    centred = x - jnp.mean(x, axis=(-3, -2), keepdims=True)
+    variance = jnp.mean(centred**2, axis=(-3, -2), keepdims=True)
+    shape = (1,) * (x.ndim - 1) + (x.shape[-1],)
+    scale = module.param("scale", ones, (x.shape[-1],)).reshape(shape)
+    bias = module.param("bias", zeros, (x.shape[-1],)).reshape(shape)
+    return centred / jnp.sqrt(variance + eps) * scale + bias
 
 
 def blend(module: WindowPooling, x: jax.Array, stride: Pair, logit: jax.Array) -> jax.Array:

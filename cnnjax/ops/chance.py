@@ -80,8 +80,12 @@ def s3(
 def expected_s3(
     x: jax.Array, *, window: Pair, stride: Pair, padding: Padding, dense: bool = False
 ) -> jax.Array:
-    """Dense maximum, then the mean of blocks of the stride's size: the rule of evaluation."""
+    """Dense maximum, then the mean of blocks of the stride's size: the rule of evaluation.
+
+    ValueError where the stride does not divide the map of maxima.
+    """
     x = local.maximum(x, window=window, stride=(1, 1), padding=padding)
+    pads.divided_size(x, stride)
     if dense:
         after = [(0, 0)] * (x.ndim - 3) + [(0, s - 1) for s in stride] + [(0, 0)]
         return local.mean(jnp.pad(x, after, mode="wrap"), window=stride, stride=(1, 1))

@@ -12,6 +12,7 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
+from cnnjax.ops import padding as pads
 from cnnjax.ops import windows
 from cnnjax.ops.allowed import Number
 from cnnjax.ops.padding import Padding, Pair
@@ -27,9 +28,11 @@ def gaussian_blur(
 ) -> jax.Array:
     """Sampled Gaussian of `sigma` pixels, its sum set to 1, then every stride-th sample."""
     taps = gaussian(filter_size, sigma)
-    weights = jnp.asarray([a * b for a in taps for b in taps], windows.wide(x).dtype)
-    size = (filter_size, filter_size)
-    return filtered(x, weights, window=size, stride=stride, padding=padding)
+    weights = jnp.asarray(taps, windows.wide(x).dtype)
+    y = pads.pad(windows.wide(x), window=(filter_size,) * 2, stride=stride, padding=padding)
+    y = filtered(y, weights, window=(filter_size, 1), stride=(stride[0], 1), padding="VALID")
+    y = filtered(y, weights, window=(1, filter_size), stride=(1, stride[1]), padding="VALID")
+    return y.astype(x.dtype)
 
 
 def filtered(
@@ -45,7 +48,8 @@ def adaptive(
 ) -> jax.Array:
     """Weigh each window by weights (..., H', W', G, K) of its own, a group of channels alike."""
     values = windows.values(x, window=window, stride=stride, padding=padding)
-    groups = values.reshape(*values.shape[:-1], weights.shape[-2], -1)
+    channels, count = values.shape[-1], weights.shape[-2]
+    groups = values.reshape(*values.shape[:-1], count, channels // count)
     mixed = jnp.sum(jnp.moveaxis(weights, -1, 0)[..., None] * groups, axis=0)
     return mixed.reshape(values.shape[1:]).astype(x.dtype)
 

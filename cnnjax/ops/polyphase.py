@@ -180,7 +180,8 @@ def fingerprints(x: jax.Array, stride: Pair) -> jax.Array:
     each other share a number with probability 2^-32.
     """
     grid = _grid(windows.wide(x), stride) + 0.0  # -0 and 0 are one number
-    bits = lax.bitcast_convert_type(grid, jnp.uint32).reshape(*grid.shape[:-1], -1)
+    bits = lax.bitcast_convert_type(grid, jnp.uint32)
+    bits = bits.reshape(*grid.shape[:-1], x.shape[-1] * (2 if bits.ndim > grid.ndim else 1))
     salt = _scramble(jnp.arange(1, bits.shape[-1] + 1, dtype=jnp.uint32))
     salt = salt.reshape((1,) * (bits.ndim - 1) + (-1,))
     view = _scramble(jnp.sum(_scramble(bits ^ salt), axis=-1, dtype=jnp.uint32))
