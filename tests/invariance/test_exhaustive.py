@@ -73,7 +73,7 @@ def test_branches_keep_their_phases_together():
     np.testing.assert_array_equal(result.logits, rolled(net, variables))
 
 
-EVERY_KIND = ("mean", "decimate", "blur", "aps", "lps", "spectral")
+EVERY_KIND = ("mean", "blur", "aps", "fractional_max")
 METHODS = [
     name if name in EVERY_KIND else pytest.param(name, marks=pytest.mark.slow) for name in POOLS
 ]
