@@ -7,7 +7,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import itertools
+from typing import cast
 
 import flax.linen as nn
 import jax
@@ -17,6 +18,7 @@ import numpy as np
 from cnnjax.layers.conv import Conv
 from cnnjax.ops import padding as pads
 from cnnjax.ops.conv import conv
+from cnnjax.ops.padding import Padding
 
 Table = tuple[tuple[int, ...], ...]
 
@@ -49,25 +51,22 @@ class TableConv(Conv):
             )
         seen = [[q for q in range(x.shape[-1]) if q % maps in row] for row in self.table]
         size = pads.pair(self.kernel_size, "kernel_size")
-        sources = np.concatenate([np.array(row) for row in seen])
-        targets = np.repeat(np.arange(self.features), [len(row) for row in seen])
         weights = self.param("kernel", self._initialize, size, tuple(map(len, seen)))
-        kernel = jnp.zeros((*size, x.shape[-1], self.features), weights.dtype)
-        kernel = kernel.at[:, :, sources, targets].set(weights)
-        strides = pads.pair(self.strides or 1, "strides")
-        y = conv(x, kernel, stride=strides, padding=_rule(self.padding))
+        # Where a connection is missing, the kernel takes the zero after the last weight.
+        places = np.full((x.shape[-1], self.features), weights.shape[-1])
+        for target, row in enumerate(seen):
+            places[row, target] = sum(map(len, seen[:target])) + np.arange(len(row))
+        kernel = jnp.pad(weights, [(0, 0), (0, 0), (0, 1)])[:, :, places]
+        strides, padding = pads.pair(self.strides or 1, "strides"), cast(Padding, self.padding)
+        y = conv(x, kernel, stride=strides, padding=padding)
         bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype)
         return y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
 
     def _initialize(self, key: jax.Array, size: pads.Pair, counts: tuple[int, ...]) -> jax.Array:
-        # One draw an output map, so that each has its own fan-in.
-        keys = jax.random.split(key, len(counts))
-        draws = [
-            self.kernel_init(k, (*size, count, 1), self.param_dtype)[..., 0]
-            for k, count in zip(keys, counts, strict=True)
-        ]
+        # Maps that see equally many are drawn together: the initialiser needs their fan-in.
+        runs = [(count, len(list(run))) for count, run in itertools.groupby(counts)]
+        draws = []
+        for part, run in zip(jax.random.split(key, len(runs)), runs, strict=True):
+            draw = self.kernel_init(part, (*size, *run), self.param_dtype)
+            draws.append(jnp.moveaxis(draw, -1, -2).reshape(*size, -1))
         return jnp.concatenate(draws, axis=-1)
-
-
-def _rule(padding: Any) -> pads.Padding:
-    return padding

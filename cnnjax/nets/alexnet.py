@@ -43,7 +43,7 @@ class AlexNet(Classifier, kw_only=True):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        one, two, three, four, five = self.widths
+        one, two, three, four, five = self.sizes("widths", 5)
         layer = functools.partial(self.block, train=train)
         x = layer(x, one, 11, padding=((2, 2), (2, 2)), pool=strided(4), name="conv1")
         x = self.lower(x, OVERLAPPING, train=train, name="pool1")
@@ -69,7 +69,7 @@ class AlexNet2012(Classifier, kw_only=True):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        one, two, three, four, five = self.widths
+        one, two, three, four, five = self.sizes("widths", 5)
         late = "none" if self.norm == "response" else self.norm
         layer = functools.partial(self.block, train=train, kernel_init=SMALL)
         paired = functools.partial(layer, groups=2, bias_init=ONE)
@@ -98,7 +98,7 @@ class ZFNet(Classifier, kw_only=True):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        one, two, three, four, five = self.widths
+        one, two, three, four, five = self.sizes("widths", 5)
         norm = "none" if self.norm == "response" else self.norm
         layer = functools.partial(self.block, train=train, norm=norm, kernel_init=SMALL)
         x = layer(x, one, 7, padding=((1, 1), (1, 1)), pool=strided(2), name="conv1")

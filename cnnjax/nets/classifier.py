@@ -13,7 +13,7 @@ None is open: each layer then has what it was published with.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -25,6 +25,15 @@ from cnnjax.nets.blocks import ZERO, ConvBlock, Downsampling, Initializer
 from cnnjax.ops import padding as pads
 
 AUXILIARY = "auxiliary"
+AUXILIARY_WEIGHT = 0.3
+
+
+def auxiliary_logits(collections: Mapping[str, Any]) -> list[jax.Array]:
+    """Return the logits (N, num_classes) that auxiliary heads sowed in training, often none.
+
+    A training loss adds AUXILIARY_WEIGHT times the loss of each.
+    """
+    return jax.tree.leaves(collections.get(AUXILIARY, {}))
 
 
 class Classifier(nn.Module, kw_only=True):
@@ -40,6 +49,13 @@ class Classifier(nn.Module, kw_only=True):
 
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         raise NotImplementedError(f"{type(self).__name__} must define __call__")
+
+    def sizes(self, name: str, count: int) -> tuple[int, ...]:
+        """Return the field `name`, a tuple of `count` sizes; ValueError for another length."""
+        values = getattr(self, name)
+        if len(values) != count:
+            raise ValueError(f"{name}: expected {count} of them, one a stage, got {values}")
+        return values
 
     def block(
         self,

@@ -3,7 +3,7 @@
     net = GoogLeNet(num_classes=1000)                    # 7,005,832 without the auxiliary heads
     net = GoogLeNet(num_classes=1000, wide=3)            # the reference in common use, 6,624,904
     logits, aside = net.apply(variables, x, train=True, mutable=["auxiliary", "batch_stats"], ...)
-    total = loss(logits) + 0.3 * sum(loss(a) for a in auxiliary_logits(aside))
+    total = loss(logits) + AUXILIARY_WEIGHT * sum(loss(a) for a in auxiliary_logits(aside))
 
 In training two auxiliary heads sow their logits into the collection "auxiliary"; in evaluation they
 do not run. Batch normalisation (epsilon 0.001) follows every convolution in place of the published

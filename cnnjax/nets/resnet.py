@@ -108,7 +108,8 @@ class ResNet(Classifier, kw_only=True):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         x = self._stem(x, train)
-        for stage, (count, width) in enumerate(zip(self.blocks, self.widths, strict=True)):
+        widths = self.sizes("widths", len(self.blocks))
+        for stage, (count, width) in enumerate(zip(self.blocks, widths, strict=True)):
             for index in range(count):
                 lowers = stage > 0 and index == 0
                 block = Residual(

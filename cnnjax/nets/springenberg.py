@@ -47,7 +47,7 @@ class Springenberg(Classifier, kw_only=True):
         kernels = STAGES[self.model] + ((3,) if self.variant in ("convpool", "all") else ())
         pool = MAX if self.variant in ("base", "convpool") else STRIDED
         layer = functools.partial(self.block, train=train)
-        for stage, width in enumerate(self.widths):
+        for stage, width in enumerate(self.sizes("widths", 2)):
             for index, kernel in enumerate(kernels):
                 last = index == len(kernels) - 1
                 name = f"stage{stage}_conv{index}"

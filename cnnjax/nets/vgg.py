@@ -34,7 +34,8 @@ class VGG(Classifier, kw_only=True):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        for stage, (count, width) in enumerate(zip(self.blocks, self.widths, strict=True)):
+        widths = self.sizes("widths", len(self.blocks))
+        for stage, (count, width) in enumerate(zip(self.blocks, widths, strict=True)):
             for index in range(count):
                 last = index == count - 1
                 name = f"stage{stage}_conv{index}"

@@ -1,0 +1,34 @@
+"""Variables for tests without compiling an initialiser: net, shape -> NumPy draws of its shapes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def variables(net: Any, image_shape: tuple[int, ...], seed: int = 0) -> Any:
+    """Return variables of net for images (H, W, C): kernels of He's deviation, scales around 1."""
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    tree = jax.eval_shape(lambda x: net.init(jax.random.key(0), x), image)
+    rng = np.random.default_rng(seed)
+
+    def draw(path: Any, leaf: Any) -> np.ndarray:
+        name = jax.tree_util.keystr(path)
+        noise = rng.standard_normal(leaf.shape).astype(np.float32)
+        if "kernel" in name:
+            return noise * np.float32(math.sqrt(2 / math.prod(leaf.shape[:-1])))
+        one = any(word in name for word in ("scale", "var", "coefficient"))
+        if leaf.dtype != np.float32:
+            return np.zeros(leaf.shape, leaf.dtype)
+        return np.float32(one) + np.float32(0.1) * np.abs(noise)
+
+    return jax.tree_util.tree_map_with_path(draw, tree)
+
+
+def images(shape: tuple[int, ...], seed: int = 1) -> np.ndarray:
+    """Return images of independent normal pixels."""
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)

@@ -1,0 +1,82 @@
+"""The smallest image: known sizes, and errors that say it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from cnnjax.build import build_net
+from cnnjax.config import Config
+from cnnjax.nets import NETS, fit
+from cnnjax.nets.blocks import Downsampling
+
+
+def build(name: str, pool: Downsampling | None = None, **choices: Any) -> Any:
+    card = NETS[name]
+    return card.module(num_classes=10, pool=pool or card.pooling, **(dict(card.defaults) | choices))
+
+
+@pytest.mark.parametrize(
+    ("name", "pool", "least"),
+    [
+        ("lenet5", None, 29),
+        ("alexnet", None, 63),
+        ("vgg11", None, 17),
+        ("cnn", None, 5),
+        ("all_cnn_c", None, 9),
+        ("vgg11", Downsampling("aps", stride=2), 32),
+        ("vgg11", Downsampling("aps", stride=3), 243),
+    ],
+)
+def test_smallest(name: str, pool: Downsampling | None, least: int) -> None:
+    """LeNet-5: 29, 25, 13, 9, 5, 1. VGG's halvings, rounded up: 17, 9, 5, 3, 2, 1."""
+    net = build(name, pool)
+    channels = NETS[name].image[2]
+    assert fit.smallest(net, channels) == least
+    fit.check(net, (least, least, channels))
+    with pytest.raises(ValueError) as caught:
+        fit.check(net, (least - 1, least - 1, channels))
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_fits() -> None:
+    """AlexNet's borders give odd maps, which selection by phase cannot halve."""
+    assert fit.smallest(build("alexnet", Downsampling("aps", window=None)), 3) is None
+
+
+@pytest.mark.parametrize(
+    ("choices", "shape", "words"),
+    [
+        ({"net": "alexnet"}, (32, 32, 3), "the smallest square image is 63 x 63"),
+        ({"net": "lenet5"}, (28, 28, 1), "the smallest square image is 29 x 29"),
+        ({"net": "vgg11", "pool": "aps"}, (28, 28, 1), "the smallest square image is 32 x 32"),
+        ({"net": "vgg11", "widths": (8, 8)}, (32, 32, 3), "widths: expected 5 of them"),
+        ({"net": "resnet20_cifar", "dense": (8,)}, (32, 32, 3), "dense: net .* takes none"),
+        ({"net": "googlenet", "widths": (8,)}, (224, 224, 3), "widths: net .* takes none"),
+        ({"net": "lenet5", "widths": (8,)}, (32, 32, 1), "widths: net .* takes none"),
+    ],
+)
+def test_errors_say_what_to_do(
+    choices: dict[str, Any], shape: tuple[int, int, int], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words) as caught:
+        build_net(Config(**choices), 10, shape)
+    assert "\n" not in str(caught.value)
+
+
+def test_more_classes_than_bitmaps() -> None:
+    with pytest.raises(ValueError, match=r"num_classes: lenet5 .* got 100"):
+        build_net(Config(net="lenet5"), 100, (32, 32, 1))
+
+
+def test_a_pool_of_stride_one_may_reach_over_its_border() -> None:
+    """GoogLeNet's 3 x 3 maxima inside inceptions stand on 1 x 1 maps of 32 x 32 images."""
+    net = build("googlenet_3x3")
+    fit.check(net, (33, 33, 3))
+    shape = jax.eval_shape(
+        lambda x: net.init_with_output(jax.random.key(0), x)[0], jnp.zeros((1, 33, 33, 3))
+    )
+    assert shape.shape == (1, 10)

@@ -1,0 +1,128 @@
+"""LeNet-5's own parts: the connection table, the output's bitmaps, the paper's loss."""
+
+from __future__ import annotations
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import net_numbers
+import numpy as np
+import pytest
+from flax.core import FrozenDict
+
+from cnnjax.layers.rbf import bitmaps, rbf
+from cnnjax.layers.table_conv import C3, TableConv
+from cnnjax.nets import NETS
+from cnnjax.nets.blocks import Downsampling
+from cnnjax.nets.lenet import LeNet5, uniform_by_fan_in
+from cnnjax.optimization import LOSSES, RUBBISH
+
+# Table I of the paper, a row an input map, a column an output map.
+PRINTED = """
+X...XXX..XXXX.XX
+XX...XXX..XXXX.X
+XXX...XXX..X.XXX
+.XXX..XXXX..X.XX
+..XXX..XXXX.XX.X
+...XXX..XXXX.XXX
+"""
+
+
+def test_connection_table() -> None:
+    printed = np.array([[c == "X" for c in row] for row in PRINTED.split()])
+    ours = np.array([[i in row for row in C3] for i in range(6)])
+    np.testing.assert_array_equal(ours, printed)
+    assert ours.sum() == 60
+
+
+def test_table_conv_is_a_convolution_with_holes() -> None:
+    x = net_numbers.images((2, 9, 8, 6))
+    layer = TableConv(features=16, kernel_size=(5, 5), padding="VALID")
+    variables = net_numbers.variables(layer, x.shape[1:])
+    kernel = np.zeros((5, 5, 6, 16), np.float32)
+    flat = iter(np.moveaxis(np.asarray(variables["params"]["kernel"]), -1, 0))
+    for target, row in enumerate(C3):
+        for source in sorted(row):
+            kernel[:, :, source, target] = next(flat)
+    taps = np.lib.stride_tricks.sliding_window_view(np.asarray(x), (5, 5), axis=(1, 2))
+    expected = np.einsum("nhwcij,ijcd->nhwd", taps, kernel)
+    expected = expected + variables["params"]["bias"]
+    np.testing.assert_allclose(layer.apply(variables, x), expected, atol=1e-5)
+
+
+def test_table_conv_sees_each_copy_of_a_map_that_a_pool_multiplied() -> None:
+    x = jnp.ones((1, 5, 5, 24))
+    layer = TableConv(features=16, kernel_size=(5, 5), padding="VALID")
+    kernel = jax.eval_shape(layer.init, jax.random.key(1), x)["params"]["kernel"]
+    assert kernel.shape == (5, 5, 240)
+    with pytest.raises(ValueError, match="multiple of 6"):
+        layer.init(jax.random.key(1), jnp.ones((1, 5, 5, 7)))
+
+
+def test_bitmaps_tell_the_digits_apart() -> None:
+    pictures = bitmaps(10)
+    assert pictures.shape == (10, 84)
+    assert set(np.unique(pictures)) == {-1.0, 1.0}
+    for a, b in itertools.combinations(pictures, 2):
+        assert (a != b).sum() >= 4
+    one = pictures[1].reshape(12, 7)
+    assert (one[:, 3:5] == 1).sum() > (one[:, :2] == 1).sum()  # a stroke in the middle
+    with pytest.raises(ValueError, match=r"num_classes: .* got 11"):
+        bitmaps(11)
+
+
+def test_rbf_is_zero_on_its_picture() -> None:
+    pictures = bitmaps(10)
+    penalties = np.asarray(rbf(jnp.asarray(pictures), pictures))
+    assert (np.diag(penalties) == 0).all()
+    # Each pixel that differs costs (1 - -1)^2 = 4.
+    different = (pictures[:, None] != pictures[None]).sum(axis=-1)
+    np.testing.assert_array_equal(penalties, 4 * different)
+
+
+def test_logits_are_minus_distances() -> None:
+    net = LeNet5(num_classes=10)
+    x = net_numbers.images((3, 32, 32, 1))
+    variables = net_numbers.variables(net, x.shape[1:])
+    logits = np.asarray(net.apply(variables, x))
+    assert (logits < 0).all()
+    _, state = net.apply(variables, x, capture_intermediates=True, mutable=["intermediates"])
+    f6 = state["intermediates"]["f6"]["__call__"][0]
+    squashed = 1.7159 * np.tanh(2 / 3 * np.asarray(f6))
+    expected = -((squashed[:, None] - bitmaps(10)[None]) ** 2).sum(axis=-1)
+    np.testing.assert_allclose(logits, expected, rtol=1e-5)
+
+
+def test_published_loss() -> None:
+    """Eq. 9: y_D + log(e^-j + sum_i e^-y_i)."""
+    penalties = np.array([[3.0, 0.5, 7.0], [0.1, 9.0, 2.0]])
+    labels = np.array([1, 2])
+    expected = penalties[[0, 1], labels] + np.log(np.exp(-RUBBISH) + np.exp(-penalties).sum(-1))
+    found = LOSSES["lenet_map"](-jnp.asarray(penalties), jnp.asarray(labels), 0.0)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_published_initial_weights() -> None:
+    w = np.asarray(uniform_by_fan_in(jax.random.key(0), (5, 5, 6, 400)))
+    assert np.abs(w).max() <= 2.4 / 150
+    assert np.abs(w).max() > 0.99 * 2.4 / 150
+    x = jnp.zeros((1, 32, 32, 1))
+    net = LeNet5(num_classes=10)
+    kernel = jax.jit(lambda key: net.init(key, x)["params"]["c3"]["conv"]["kernel"])(
+        jax.random.key(1)
+    )
+    first, last = np.abs(kernel[..., :3]).max(), np.abs(kernel[..., -6:]).max()
+    assert 0.9 * 2.4 / 75 < first <= 2.4 / 75  # each map by its own fan-in
+    assert 0.9 * 2.4 / 150 < last <= 2.4 / 150
+
+
+@pytest.mark.parametrize("method", ["space_to_depth", "max_mean", "blur", "aps"])
+def test_every_kind_of_pool_fits(method: str) -> None:
+    card = NETS["lenet5"]
+    params = {"combine": "concat"} if method == "max_mean" else {}
+    pool = Downsampling(method, params=FrozenDict(params))
+    net = card.module(num_classes=10, pool=pool, **(dict(card.defaults) | {"padding": "CIRCULAR"}))
+    image = jax.ShapeDtypeStruct((2, 32, 32, 1), jnp.float32)
+    out = jax.eval_shape(lambda x: net.init_with_output(jax.random.key(0), x)[0], image)
+    assert out.shape == (2, 10)

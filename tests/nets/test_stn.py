@@ -1,0 +1,103 @@
+"""Spatial transformers: the sampler against scipy, the pose at the start, what moves."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import net_numbers
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from cnnjax.layers.spatial_transformer import affine_grid, bilinear, translation
+from cnnjax.nets.cnn import CNN
+from cnnjax.nets.resnet import ResNet
+from cnnjax.nets.stn import Transformed, stn
+
+SMALL = {"num_classes": 3, "widths": (2,), "dense": (), "head": "gap"}
+
+
+def pixels(grid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Places from -1 to 1 as pixel coordinates."""
+    return (grid + 1) / 2 * (np.array(size) - 1)
+
+
+@pytest.mark.parametrize("size", [(7, 7), (5, 9)])
+def test_bilinear_is_scipy(size: tuple[int, int]) -> None:
+    """Inside, on and beyond the border, where scipy too interpolates towards zero."""
+    x = net_numbers.images((3, *size, 2))
+    grid = np.random.default_rng(0).uniform(-1.4, 1.4, (3, 6, 4, 2)).astype(np.float32)
+    y = np.asarray(bilinear(jnp.asarray(x), jnp.asarray(grid)))
+    for n in range(3):
+        places = np.moveaxis(pixels(grid[n].astype(np.float64), size), -1, 0)
+        for c in range(2):
+            expected = ndimage.map_coordinates(
+                x[n, ..., c].astype(np.float64), places, order=1, mode="grid-constant"
+            )
+            np.testing.assert_allclose(y[n, ..., c], expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_affine_is_scipy(seed: int) -> None:
+    size = (9, 9)
+    theta = np.random.default_rng(seed).uniform(-0.9, 0.9, (2, 3))
+    x = net_numbers.images((1, *size, 1), seed)
+    moved = bilinear(x, affine_grid(jnp.asarray(theta[None], jnp.float32), size=size))
+    centre = (np.array(size) - 1) / 2
+    offset = centre + theta[:, 2] * centre - theta[:, :2] @ centre
+    expected = ndimage.affine_transform(
+        x[0, ..., 0].astype(np.float64), theta[:, :2], offset, order=1, mode="grid-constant"
+    )
+    np.testing.assert_allclose(np.asarray(moved)[0, ..., 0], expected, atol=2e-5)
+
+
+def test_gradients_agree_with_finite_differences() -> None:
+    x = jnp.asarray(net_numbers.images((1, 5, 5, 1)))
+    # Away from pixel centres, where the derivative with respect to the place jumps.
+    grid = jnp.asarray([[[[0.13, -0.31], [0.62, 0.88]]]])
+    direction = jnp.asarray([[[[1.0, -0.5], [0.25, 2.0]]]])
+
+    def total(x: jax.Array, grid: jax.Array) -> jax.Array:
+        return jnp.sum(bilinear(x, grid) ** 2)
+
+    step = 1e-2
+    by_grid = (total(x, grid + step * direction) - total(x, grid - step * direction)) / (2 * step)
+    by_image = (total(x * (1 + step), grid) - total(x * (1 - step), grid)) / (2 * step)
+    dx, dgrid = jax.grad(total, (0, 1))(x, grid)
+    np.testing.assert_allclose(jnp.sum(dgrid * direction), by_grid, rtol=1e-2)
+    np.testing.assert_allclose(jnp.sum(dx * x), by_image, rtol=1e-3)
+
+
+@pytest.mark.parametrize("mode", ["affine", "translation"])
+def test_at_the_start_it_changes_nothing(mode: str) -> None:
+    net, plain = stn(mode=mode, **SMALL), CNN(**SMALL)
+    x = net_numbers.images((2, 12, 12, 1))
+    variables = net_numbers.variables(net, x.shape[1:])
+    # Only what is asked for is compiled: the real start of the last layer.
+    start = jax.jit(lambda key: net.init(key, x)["params"]["localisation"]["pose"])
+    variables["params"]["localisation"]["pose"] = start(jax.random.key(0))
+    alone = {"params": variables["params"]["net"]}
+    np.testing.assert_allclose(net.apply(variables, x), plain.apply(alone, x), atol=1e-5)
+
+
+def test_translation_only_translates() -> None:
+    x = net_numbers.images((2, 9, 9, 1))
+    # Two pixels down and one to the left, in units of half the image.
+    theta = translation(jnp.asarray([[2 / 4, -1 / 4]] * 2))
+    moved = np.asarray(bilinear(x, affine_grid(theta, size=(9, 9))))
+    np.testing.assert_allclose(moved[:, :7, 1:], x[:, 2:, :8], atol=1e-5)
+    assert (moved[:, 7:] == 0).all()
+    assert (moved[:, :, :1] == 0).all()
+
+
+def test_in_front_of_any_network() -> None:
+    net = Transformed(net=ResNet(num_classes=4, blocks=(1, 1), widths=(2, 2), stem="small"))
+    out = jax.eval_shape(
+        lambda x: net.init_with_output(jax.random.key(0), x)[0], jnp.zeros((2, 8, 8, 3))
+    )
+    assert out.shape == (2, 4)
+
+
+def test_unknown_mode() -> None:
+    with pytest.raises(ValueError, match="mode: expected one of affine, translation, got 'rigid'"):
+        stn(mode="rigid", **SMALL)
