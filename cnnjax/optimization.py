@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 Schedule = Callable[[Any], Any]
+RUBBISH = 1.0
 
 
 def _cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
@@ -31,10 +32,20 @@ def _hinge(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
     return optax.losses.multiclass_hinge_loss(logits, labels)
 
 
+def _lenet_map(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
+    # LeCun et al. 1998, eq. 9, with logits = minus the penalties. The constant j keeps penalties
+    # that are already large from growing on: a "rubbish" class of penalty j. The paper gives none.
+    del smoothing
+    rubbish = jnp.full((*logits.shape[:-1], 1), -RUBBISH, logits.dtype)
+    whole = jax.nn.logsumexp(jnp.concatenate([logits, rubbish], axis=-1), axis=-1)
+    return whole - jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+
+
 LOSSES: Mapping[str, Callable[[jax.Array, jax.Array, float], jax.Array]] = {
     "cross_entropy": _cross_entropy,
     "sigmoid": _sigmoid,
     "hinge": _hinge,
+    "lenet_map": _lenet_map,
 }
 
 
