@@ -185,12 +185,46 @@ class Config:
     battery: str = knob(
         "cheap",
         choice(("none", "cheap", "full")),
-        "exact invariance figures: cheap measures all circular shifts where one dense pass can, "
-        "full measures them in any case, and other shift families, and adds a certificate",
+        "exact figures: cheap has all circular shifts where one dense pass can, full has them in "
+        "any case, and other shift families, aliasing and gain",
     )
-    battery_images: int = knob(64, integer(1), "test images of the battery")
     seed: int = knob(0, integer(0, 2**31 - 1), "seed of parameters, batches and augmentation")
     threads: int = knob(1, integer(1), "CPU threads of the trial")
+    precision: str = knob(
+        "f32", choice(("f32", "bf16", "f16")), "type of the forward and backward pass"
+    )
+    microbatches: int = knob(1, integer(1), "parts of a batch computed one after another")
+    ema: float = knob(0.0, real(0.0, 0.999999), "decay of the parameters' moving average, 0: none")
+    bn_scope: str = knob(
+        "global", choice(("global", "device")), "images whose statistics batch norm takes"
+    )
+    devices: int | None = knob(
+        None,
+        integer(0),
+        "devices of the trial, 0 for all (default: one; all where several processes run)",
+        identity=False,
+    )
+    parallel: str | None = knob(
+        None,
+        choice(("jit", "sharded", "pmap")),
+        "how a step runs on them (default: jit on one, sharded on more)",
+        identity=False,
+    )
+    remat: str = knob(
+        "none",
+        choice(("none", "pointwise")),
+        "what the backward pass computes again: all but convolutions and products, to save memory",
+        identity=False,
+    )
+    unit: str = knob(
+        "step", choice(("step", "epoch")), "what is sent to the device at a time", identity=False
+    )
+    checkpoint_every: int | None = knob(
+        None, integer(1), "steps between checkpoints (default: none)", identity=False
+    )
+    checkpoint_keep: int = knob(
+        3, integer(1), "last checkpoints kept, and the best", identity=False
+    )
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -200,6 +234,10 @@ class Config:
             kind: Kind = field.metadata["kind"]
             object.__setattr__(self, field.name, kind.check(field.name, value))
         self._drop_window_not_taken()
+        if self.bn_scope == "device" and self.parallel != "pmap":
+            raise ValueError(
+                f"bn_scope: 'device' needs parallel='pmap', got parallel={self.parallel!r}"
+            )
 
     def _drop_window_not_taken(self) -> None:
         # A method without a window is one arm, whatever window its neighbours in a sweep have.

@@ -1,0 +1,104 @@
+"""What a trained network is worth: accuracy, accuracy at shifted places, exact shift consistency.
+
+    metrics, places = judge(config, net, variables, dataset)
+    metrics["accuracy_away"], metrics["consistency"], places["offsets"], places["accuracy"]
+
+`accuracy` is over the whole test set where it stands. The rest is over its first
+`config.shift_images`, moved to a square grid of places, and, where one dense pass can, to all H*W
+circular shifts (`circular_*`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnnjax import build
+from cnnjax.config import Config
+from cnnjax.data import Dataset
+from cnnjax.invariance import battery
+from cnnjax.invariance.exhaustive import exhaustive, has_dense_pass
+from cnnjax.invariance.logits import shift_logits
+from cnnjax.invariance.metrics import consistency
+from cnnjax.train.fit import evaluate
+from cnnjax.train.step import eval_step
+
+EVAL_BATCH = 256
+
+
+def judge(
+    config: Config, net: nn.Module, variables: Any, dataset: Dataset
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Return (metrics by name, the grid of places with the accuracy at each)."""
+    step = jax.jit(
+        eval_step(net, transform=build.build_input(dataset), loss=build.build_loss(config))
+    )
+    test = evaluate(step, variables, dataset.test, batch_size=EVAL_BATCH)
+    images, labels = (part[: config.shift_images] for part in dataset.test)
+    offsets = places(config, dataset)
+    logits, exact = moved_logits(config, net, variables, dataset, images, offsets)
+    predictions = np.argmax(logits, axis=-1)
+    by_place = np.mean(predictions == labels[:, None], axis=0)
+    away = np.any(offsets != 0, axis=1)
+    metrics = {
+        "accuracy": test["accuracy"],
+        "test_loss": test["loss"],
+        "accuracy_away": float(np.mean(by_place[away])),
+        "consistency": float(consistency(predictions)),
+        "test_images": test["images"],
+        "shifted_images": len(labels),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
+    }
+    if config.battery == "full":
+        x = build.build_input(dataset)(jnp.asarray(images))
+        metrics |= battery.battery(net, variables, x, labels, level="full")
+    elif config.battery == "cheap" and exact is not None:
+        metrics |= battery.figures("circular", exact, labels)
+    grid = {"offsets": offsets.tolist(), "accuracy": by_place.tolist()}
+    return metrics, grid | {"boundary": dataset.boundary}
+
+
+def places(config: Config, dataset: Dataset) -> np.ndarray:
+    """Return the test shifts (K, 2) in pixels, rows then columns: a square grid about (0, 0)."""
+    reach = config.eval_shift or dataset.slack or max(dataset.image_shape[:2]) // 8
+    side = np.rint(np.linspace(-reach, reach, config.eval_places)).astype(int)
+    side = np.unique(np.append(side, 0))
+    return np.stack(np.meshgrid(side, side, indexing="ij"), axis=-1).reshape(-1, 2)
+
+
+def moved_logits(
+    config: Config,
+    net: nn.Module,
+    variables: Any,
+    dataset: Dataset,
+    images: np.ndarray,
+    offsets: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return logits (N, K, classes) at the offsets and, where it is cheap, at all H*W shifts."""
+    transform = build.build_input(dataset)
+    x = transform(jnp.asarray(images))
+    exact = (
+        exhaustive(net, variables, x).logits if has_dense_pass(net, variables, x.shape) else None
+    )
+    if exact is not None and is_a_roll(offsets, dataset):
+        height, width = dataset.image_shape[:2]
+        return exact[:, offsets[:, 0] % height * width + offsets[:, 1] % width], exact
+    forward: Any = net.apply
+    logits = shift_logits(
+        lambda variables, x: forward(variables, transform(x), train=False),
+        images,
+        shifts=offsets,
+        boundary=dataset.boundary,
+        variables=variables,
+    )
+    return logits, exact
+
+
+def is_a_roll(offsets: np.ndarray, dataset: Dataset) -> bool:
+    """Return whether these shifts are circular ones, as they are while only black leaves."""
+    inside = int(np.abs(offsets).max()) <= dataset.slack
+    return dataset.boundary == "circular" or inside
