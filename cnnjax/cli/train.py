@@ -16,6 +16,7 @@ from typing import Any
 from cnnjax.cli.flags import Flags
 from cnnjax.config import Config
 from cnnjax.study.trial import TrialFiles, limit_threads, measure, run, run_in
+from cnnjax.train.parallel import make_plan
 
 
 def main(words: list[str]) -> int:
@@ -30,6 +31,8 @@ def main(words: list[str]) -> int:
         raise ValueError(f"expected flags only, got {' '.join(rest)!r}")
     config = Config(**{name: values[0] for name, values in flags.given_config().items()})
     limit_threads(config.threads)
+    plan = make_plan(config.parallel, config.devices)
+    plan.check(batch_size=config.batch_size, microbatches=config.microbatches)
     result = _run(config, flags.out)
     if result["status"] == "failed":
         print(f"cnnjax train: {result['reason']}", file=sys.stderr)

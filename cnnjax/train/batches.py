@@ -12,27 +12,38 @@ import numpy as np
 
 from cnnjax.data import Split
 
+WHOLE = slice(None)
+
 
 def permutation(count: int, seed: int, epoch: int) -> np.ndarray:
     """Return the order of `count` images in this epoch."""
     return np.random.default_rng((seed, epoch)).permutation(count)
 
 
-def batches(
-    split: Split, *, batch_size: int, order: np.ndarray | None = None
-) -> Iterator[dict[str, np.ndarray]]:
-    """Yield batches of one fixed size; a short last one is filled up with images of weight 0.
+def plan_rows(
+    order: np.ndarray, *, batch_size: int, first: int = 0
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield (rows, weight), each (batch_size,), for every batch from the `first` on.
 
-    The filling comes from the start of the order, so that batch statistics see real images.
+    The short last one is filled up with rows of weight 0 from the start of the order, so that batch
+    statistics see real images.
     """
-    count = len(split.labels)
-    order = np.arange(count) if order is None else order
-    for start in range(0, count, batch_size):
+    for start in range(first * batch_size, len(order), batch_size):
         rows = order[start : start + batch_size]
-        real = len(rows)
-        rows = np.concatenate([rows, np.resize(order, batch_size - real)])
-        yield {
-            "image": split.images[rows],
-            "label": split.labels[rows],
-            "weight": (np.arange(batch_size) < real).astype(np.float32),
-        }
+        weight = (np.arange(batch_size) < len(rows)).astype(np.float32)
+        yield np.concatenate([rows, np.resize(order, batch_size - len(rows))]), weight
+
+
+def batches(
+    split: Split,
+    *,
+    batch_size: int,
+    order: np.ndarray | None = None,
+    first: int = 0,
+    part: slice = WHOLE,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield batches of one fixed size from the `first` on, of each the rows in `part`."""
+    order = np.arange(len(split.labels)) if order is None else order
+    for rows, weight in plan_rows(order, batch_size=batch_size, first=first):
+        own = rows[part]
+        yield {"image": split.images[own], "label": split.labels[own], "weight": weight[part]}

@@ -1,12 +1,14 @@
 """The training loop: a host loop over a compiled step, and evaluation that counts every image once.
 
-state = fit(step, state, dataset.train, epochs=20, batch_size=64, seed=0, on_epoch=print)
-report = evaluate(eval_step, state.variables, dataset.test, batch_size=256)
+    state = fit(step, state, dataset.train, epochs=20, batch_size=64, seed=0, on_epoch=print)
+    report = evaluate(eval_step, state.variables, dataset.test, batch_size=256)
+
+All that training needs beside its state is a Progress; a loop started from a saved pair of them
+goes on as if it had never stopped.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,44 +16,65 @@ import jax
 import numpy as np
 
 from cnnjax.data import Split
-from cnnjax.train.batches import batches, permutation
+from cnnjax.train.batches import WHOLE, batches, permutation
+from cnnjax.train.progress import Diverged, Progress
 from cnnjax.train.step import TrainState
 
+__all__ = ["Diverged", "evaluate", "fit"]
 
-class Diverged(FloatingPointError):
-    """The loss stopped being finite."""
+# Steps between looks at the loss: rare enough that the device never waits for the host.
+LOOK = 100
+
+Report = Callable[[dict[str, Any]], None]
+
+
+def ignore(line: Any) -> None:
+    """Report to nobody."""
+
+
+def never(state: TrainState, progress: Progress) -> None:
+    """Do nothing between steps."""
 
 
 def fit(
-    step: Callable[[TrainState, Any], tuple[TrainState, Any]],
+    step: Callable[[Any, Any], tuple[Any, Any]],
     state: TrainState,
     split: Split,
     *,
     epochs: int,
     batch_size: int,
     seed: int,
-    on_epoch: Callable[[dict[str, Any]], None] = lambda line: None,
+    on_epoch: Report = ignore,
+    between: Callable[[TrainState, Progress], None] = never,
+    progress: Progress | None = None,
+    place: Callable[[Any], Any] = lambda batch: batch,
+    part: slice = WHOLE,
 ) -> TrainState:
-    """Train for `epochs` passes; after each call on_epoch({"epoch", "loss", "accuracy", ...}).
+    """Train for `epochs` passes from `progress` on; after each call on_epoch with its line.
 
-    `step` may donate the state. Raises Diverged at the end of an epoch whose loss is not finite.
+    step: (state, batch) -> (state, sums); it may consume the state. place: puts the rows `part` of
+    a batch where the step wants them. between: called after each step. A line is {"epoch", "step",
+    "loss", "accuracy", "images", "seconds"}. Raises Diverged where a loss is not finite.
     """
-    for epoch in range(epochs):
-        start = time.perf_counter()
-        order = permutation(len(split.labels), seed, epoch)
-        sums = []
-        for batch in batches(split, batch_size=batch_size, order=order):
-            state, batch_sums = step(state, batch)
-            sums.append(batch_sums)
-        line = {"epoch": epoch + 1, "step": int(state.step), **_means(sums)}
-        if not np.isfinite(line["loss"]):
-            raise Diverged(f"the loss is {line['loss']} after epoch {epoch + 1}")
-        on_epoch(line | {"seconds": time.perf_counter() - start})
+    progress = progress or Progress()
+    while progress.epoch < epochs:
+        order = permutation(len(split.labels), seed, progress.epoch)
+        progress.begin()
+        for batch in batches(
+            split, batch_size=batch_size, order=order, first=progress.batch, part=part
+        ):
+            state, sums = step(state, place(batch))
+            progress.note(sums)
+            if progress.batch % LOOK == 0:
+                progress.look(state.params)
+            between(state, progress)
+        progress.look(state.params)
+        on_epoch(progress.close())
     return state
 
 
 def evaluate(
-    step: Callable[[Any, Any], tuple[jax.Array, Any]],
+    step: Callable[[Any, Any], tuple[Any, Any]],
     variables: Any,
     split: Split,
     *,
@@ -59,15 +82,10 @@ def evaluate(
 ) -> dict[str, float]:
     """Return loss and accuracy over all images of `split`, each counted once."""
     parts = (step(variables, batch) for batch in batches(split, batch_size=batch_size))
-    return _means([sums for _, sums in parts])
-
-
-def _means(sums: list[Any]) -> dict[str, float]:
-    sums = jax.device_get(sums)
-    totals = {name: float(sum(np.float64(s[name]) for s in sums)) for name in sums[0]}
-    count = totals["count"]
+    sums = jax.device_get([sums for _, sums in parts])
+    totals = {name: sum(np.float64(part[name]) for part in sums) for name in sums[0]}
     return {
-        "loss": totals["loss"] / count,
-        "accuracy": totals["correct"] / count,
-        "images": int(count),
+        "loss": float(totals["loss"] / totals["count"]),
+        "accuracy": float(totals["correct"] / totals["count"]),
+        "images": int(totals["count"]),
     }

@@ -5,12 +5,15 @@
     state, sums = step(state, batch)            # sums["loss"] / sums["count"]
 
 A batch is {"image": (B, H, W, C) uint8, "label": (B,) int32, "weight": (B,) float32}; rows of
-weight 0 are padding: they enter no sum and no gradient.
+weight 0 are padding: they enter no sum and no gradient. Gradients are those of the sum of losses,
+added up over microbatches and devices, and divided once by the number of real rows.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
@@ -18,31 +21,66 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from jax import lax
+
+from cnnjax.train import precision as precisions
+from cnnjax.train.parts import Part, device_part, every
 
 Batch = Mapping[str, jax.Array]
 Sums = dict[str, jax.Array]
 Transform = Callable[[jax.Array], jax.Array]
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
+Step = Callable[["TrainState", Batch], tuple["TrainState", Sums]]
 
 
 class TrainState(struct.PyTreeNode):
-    """Everything that training changes, and the key that all its randomness is folded from."""
+    """Everything that training changes, and the key that all its randomness is folded from.
+
+    average: the exponential moving average of the parameters, scale: the loss scale of float16;
+    None where there is none.
+    """
 
     step: jax.Array
     params: Any
     collections: Any
     opt_state: optax.OptState
     key: jax.Array
+    average: Any = None
+    scale: precisions.LossScale | None = None
 
     @property
     def variables(self) -> dict[str, Any]:
-        """The variables that `net.apply` takes."""
-        return {"params": self.params, **self.collections}
+        """The variables to evaluate with `net.apply`: averaged parameters where there are."""
+        params = self.params if self.average is None else self.average
+        return {"params": params, **self.collections}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """How a step computes what it computes; the defaults are the plain step.
+
+    precision: of the forward and backward pass, a row of PRECISIONS; parameters stay float32.
+    microbatches: parts of a batch taken one after another, their gradients added up.
+    remat: compute all but convolutions and matrix products again in the backward pass.
+    average: decay of the moving average of the parameters, 0 for none.
+    axis_name: the axis of devices inside pmap; norm_scope: "global" or "device" statistics there.
+    """
+
+    precision: str = "f32"
+    microbatches: int = 1
+    remat: bool = False
+    average: float = 0.0
+    axis_name: str | None = None
+    norm_scope: str = "global"
 
 
 def create_state(
-    net: nn.Module, tx: optax.GradientTransformation, key: jax.Array, image_shape: tuple[int, ...]
+    net: nn.Module,
+    tx: optax.GradientTransformation,
+    key: jax.Array,
+    image_shape: tuple[int, ...],
+    method: Method = Method(),
 ) -> TrainState:
     """Return the state before the first step; `key` draws the parameters and all that follows."""
     image = jnp.zeros((1, *image_shape), jnp.float32)
@@ -54,6 +92,8 @@ def create_state(
         collections=collections,
         opt_state=tx.init(params),
         key=jax.random.fold_in(key, 1),
+        average=jax.tree.map(jnp.copy, params) if method.average else None,
+        scale=precisions.initial_scale(method.precision),
     )
 
 
@@ -64,42 +104,121 @@ def train_step(
     transform: Transform,
     loss: Loss,
     augment: Augment | None = None,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Sums]]:
+    method: Method = Method(),
+) -> Step:
     """Return the step: augment, forward, loss, gradient, update.
 
     transform: uint8 images -> what the network sees. augment: (key, uint8 images) -> images.
-    loss: (logits (B, K), labels (B,)) -> (B,). sums: loss, correct and count over real rows.
+    loss: (logits (B, K), labels (B,)) -> (B,). sums: loss, correct and count over real rows, and
+    gradients, the norm of each parameter's gradient in the order of `jax.tree.leaves(params)`.
     """
-
-    forward: Any = net.apply
+    gradients = _gradients(net, transform, loss, method)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
         key = jax.random.fold_in(state.key, state.step)
         keys = {name: jax.random.fold_in(key, i) for i, name in enumerate(("dropout", "pool"))}
-        images = batch["image"]
+        part = _part(method, len(batch["label"]))
         if augment is not None:
-            images = augment(jax.random.fold_in(key, len(keys)), images)
+            draw, image = jax.random.fold_in(key, len(keys)), batch["image"]
+            move = functools.partial(augment, draw)
+            batch = {**batch, "image": part.whole(move, image) if part else move(image)}
+        grads, collections, sums = gradients(state, batch, keys, part)
+        if method.axis_name is not None:
+            grads, sums = lax.psum((grads, sums), method.axis_name)
+            collections = _mean_of_floats(collections, method.axis_name)
+        grads = precisions.unscale(grads, jnp.maximum(sums["count"], 1.0), state.scale)
+        sums["gradients"] = jnp.stack([jnp.linalg.norm(g) for g in jax.tree.leaves(grads)])
+        return precisions.guard(state, _update(state, grads, collections), grads, sums)
 
-        def objective(params: Any) -> tuple[jax.Array, tuple[Any, Sums]]:
-            variables = {"params": params, **state.collections}
-            logits, collections = forward(
-                variables, transform(images), train=True, rngs=keys, mutable=[*state.collections]
-            )
-            sums = score(logits, batch, loss)
-            mean = sums["loss"] / jnp.maximum(sums["count"], 1.0)
-            return mean, (collections, sums)
-
-        grads, (collections, sums) = jax.grad(objective, has_aux=True)(state.params)
+    def _update(state: TrainState, grads: Any, collections: Any) -> TrainState:
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        state = state.replace(
+        params = optax.apply_updates(state.params, updates)
+        return state.replace(
             step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
+            params=params,
             collections=collections,
             opt_state=opt_state,
+            average=_averaged(state.average, params, method.average),
         )
-        return state, sums
 
     return step
+
+
+def _part(method: Method, rows: int) -> Part | None:
+    if method.axis_name is not None:
+        return device_part(method.axis_name, rows, method.norm_scope)
+    return Part(lambda x: x, rows) if method.microbatches > 1 else None
+
+
+def _gradients(net: nn.Module, transform: Transform, loss: Loss, method: Method) -> Any:
+    """Return (state, batch, keys, part) -> (gradients of the summed loss, collections, sums)."""
+    forward: Any = net.apply
+
+    def gradients(state: TrainState, batch: Batch, keys: Any, part: Part | None) -> Any:
+        def objective(params: Any) -> tuple[jax.Array, tuple[Any, Sums]]:
+            variables, images = precisions.lower(
+                method.precision, {"params": params}, transform(batch["image"])
+            )
+            variables = {**variables, **state.collections}
+            with nn.intercept_methods(part.intercept if part else _as_it_is):
+                logits, collections = forward(
+                    variables, images, train=True, rngs=keys, mutable=[*state.collections]
+                )
+            sums = score(precisions.raise_to(method.precision, logits), batch, loss)
+            kept = jax.tree.map(lambda new, old: new.astype(old.dtype), dict(collections),
+                                dict(state.collections))  # fmt: skip
+            return precisions.scaled(sums["loss"], state.scale), (kept, sums)
+
+        backward = jax.checkpoint(objective, policy=_keep_products) if method.remat else objective
+        grads, (collections, sums) = jax.grad(backward, has_aux=True)(state.params)
+        return grads, collections, sums
+
+    return gradients if method.microbatches == 1 else _accumulated(gradients, method.microbatches)
+
+
+def _accumulated(gradients: Any, count: int) -> Any:
+    """Return `gradients` taken over `count` microbatches, one after another in a loop."""
+
+    def one(state: TrainState, batch: Batch, keys: Any, part: Part, index: Any) -> Any:
+        rows = {name: every(value, index, count) for name, value in batch.items()}
+        # Dropout's key is shared: each microbatch takes its rows of one mask.
+        own = {**keys, "pool": jax.random.fold_in(keys["pool"], index)}
+        return gradients(state, rows, own, part.microbatch(index, count))
+
+    def accumulated(state: TrainState, batch: Batch, keys: Any, part: Part) -> Any:
+        def body(carry: Any, index: jax.Array) -> tuple[Any, None]:
+            grads, collections, sums = carry
+            now = state.replace(collections=collections)
+            more, collections, extra = one(now, batch, keys, part, index)
+            grads, sums = jax.tree.map(jnp.add, (grads, sums), (more, extra))
+            return (grads, collections, sums), None
+
+        shapes = jax.eval_shape(lambda: one(state, batch, keys, part, 0))
+        grads, _, sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return lax.scan(body, (grads, state.collections, sums), jnp.arange(count))[0]
+
+    return accumulated
+
+
+def _as_it_is(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+    return call(*args, **kwargs)
+
+
+def _keep_products(primitive: Any, *_: Any, **__: Any) -> bool:
+    return primitive.name in ("conv_general_dilated", "dot_general")
+
+
+def _mean_of_floats(tree: Any, axis_name: str) -> Any:
+    # Only running averages can differ from device to device; counts are the same everywhere.
+    return jax.tree.map(
+        lambda x: lax.pmean(x, axis_name) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
+    )
+
+
+def _averaged(average: Any, params: Any, decay: float) -> Any:
+    if average is None:
+        return None
+    return jax.tree.map(lambda a, p: decay * a + (1.0 - decay) * p, average, params)
 
 
 def score(logits: jax.Array, batch: Batch, loss: Loss) -> Sums:

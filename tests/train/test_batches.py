@@ -29,3 +29,29 @@ def test_the_order_depends_on_seed_and_epoch_alone() -> None:
     orders = {(s, e): tuple(permutation(50, s, e)) for s in range(3) for e in range(3)}
     assert len(set(orders.values())) == 9
     assert orders[1, 2] == tuple(permutation(50, 1, 2))
+
+
+@given(st.integers(1, 70), st.sampled_from([4, 8, 12]), st.sampled_from([1, 2, 4]))
+def test_parts_of_processes_make_up_the_global_batch(count: int, size: int, processes: int) -> None:
+    order = permutation(count, 1, 1)
+    share = size // processes
+    parts = [
+        list(
+            batches(
+                split(count), batch_size=size, order=order, part=slice(p * share, (p + 1) * share)
+            )
+        )
+        for p in range(processes)
+    ]
+    whole = batches(split(count), batch_size=size, order=order)
+    for batch, *own in zip(whole, *parts, strict=True):
+        for name, value in batch.items():
+            assert np.array_equal(value, np.concatenate([part[name] for part in own]))
+
+
+@given(st.integers(1, 70), st.integers(1, 30), st.integers(0, 10))
+def test_an_epoch_goes_on_at_any_batch(count: int, size: int, first: int) -> None:
+    whole = list(batches(split(count), batch_size=size))[first:]
+    rest = list(batches(split(count), batch_size=size, first=first))
+    assert len(rest) == len(whole)
+    assert all((a["label"] == b["label"]).all() for a, b in zip(rest, whole, strict=True))

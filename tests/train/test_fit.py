@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 
 from cnnjax.data import Split
+from cnnjax.train import fit as loop
 from cnnjax.train.fit import Diverged, evaluate, fit
+from cnnjax.train.progress import Progress
 
 SPLIT = Split(np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1), np.arange(10, dtype=np.int32))
 
@@ -19,9 +22,10 @@ class State:
 
     def __init__(self) -> None:
         self.step, self.seen = 0, []  # type: ignore[var-annotated]
+        self.params = {"conv": {"bias": 0, "kernel": 0}}
 
 
-def step(state: State, batch: dict[str, Any]) -> tuple[State, dict[str, Any]]:
+def step(state: Any, batch: dict[str, Any]) -> tuple[State, dict[str, Any]]:
     state.step += 1
     state.seen += batch["label"][batch["weight"] == 1].tolist()
     weight = jnp.asarray(batch["weight"])
@@ -50,13 +54,53 @@ def test_evaluation_is_no_average_of_averages() -> None:
     assert found == {"loss": 4.5, "accuracy": 0.3, "images": 10}
 
 
-def test_divergence_stops() -> None:
-    def broken(state: State, batch: dict[str, Any]) -> tuple[State, dict[str, Any]]:
+@pytest.mark.parametrize("look", [1, 100])
+def test_divergence_names_step_and_gradients(monkeypatch: pytest.MonkeyPatch, look: int) -> None:
+    monkeypatch.setattr(loop, "LOOK", look)
+
+    def broken(state: Any, batch: dict[str, Any]) -> tuple[State, dict[str, Any]]:
         state, sums = step(state, batch)
-        return state, {**sums, "loss": jnp.inf if state.step > 3 else sums["loss"]}
+        sums["gradients"] = jnp.array([0.5, 10.0 * state.step])
+        return state, {**sums, "loss": jnp.inf if state.step > 4 else sums["loss"]}
 
     lines: list[dict[str, Any]] = []
     state: Any = State()
-    with pytest.raises(Diverged, match="the loss is inf after epoch 2"):
+    text = (
+        r"the loss is inf at step 5 \(epoch 2\); "
+        "largest gradients a step before: conv/kernel 40, conv/bias 0.5"
+    )
+    with pytest.raises(Diverged, match=text) as caught:
         fit(broken, state, SPLIT, epochs=5, batch_size=4, seed=0, on_epoch=lines.append)
+    assert caught.value.step == 5
     assert len(lines) == 1
+
+
+def test_going_on_from_any_step_is_as_if_never_stopped() -> None:
+    """The position is (epoch, batch); sums of a part of an epoch are carried along."""
+
+    class Stop(Exception):
+        pass
+
+    whole: list[dict[str, Any]] = []
+    calm: Any = State()
+    fit(step, calm, SPLIT, epochs=3, batch_size=4, seed=1, on_epoch=whole.append)
+    for stop in range(1, 9):
+        saved: list[str] = []
+
+        def save(state: Any, progress: Progress, stop: int = stop, saved: Any = saved) -> None:
+            if progress.step == stop:
+                progress.look(state.params)
+                saved.append(json.dumps(progress.saved()))
+                raise Stop
+
+        state: Any = State()
+        with pytest.raises(Stop):
+            fit(step, state, SPLIT, epochs=3, batch_size=4, seed=1, between=save)
+        progress = Progress.restored(json.loads(saved[0]))
+        fit(step, state, SPLIT, epochs=3, batch_size=4, seed=1, progress=progress)
+        assert state.seen == calm.seen
+        assert [timeless(line) for line in progress.lines] == [timeless(line) for line in whole]
+
+
+def timeless(line: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in line.items() if name != "seconds"}

@@ -11,8 +11,12 @@ import numpy as np
 import optax
 import pytest
 
+from cnnjax.config import FIELDS
 from cnnjax.optimization import LOSSES
-from cnnjax.train.step import TrainState, create_state, eval_step, train_step
+from cnnjax.train.parallel import PARALLEL
+from cnnjax.train.precision import GROWTH, PRECISIONS
+from cnnjax.train.progress import leaf_name
+from cnnjax.train.step import Method, TrainState, create_state, eval_step, train_step
 
 SHAPE = (4, 4, 1)
 
@@ -119,3 +123,105 @@ def test_one_trace_serves_all_steps(norm: bool) -> None:
     assert before[-1] < before[0]
     assert int(state.step) == 5
     assert jnp.isfinite(sums["loss"])
+
+
+def trained(net: Net, rows: int = 16, **how: Any) -> tuple[Any, dict[str, Any]]:
+    """Return (state, sums) after one step of SGD on 13 real rows of 16."""
+    tx, method = optax.sgd(0.5), Method(**how)
+    step = jax.jit(train_step(net, tx, transform=unit, loss=loss, method=method))
+    return step(create_state(net, tx, jax.random.key(0), SHAPE, method), batch(rows, real=13))
+
+
+def close(a: Any, b: Any, atol: float) -> None:
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=atol), a, b)
+
+
+@pytest.mark.parametrize("count", [2, 4, 16])
+def test_microbatches_add_up_to_the_batch(count: int) -> None:
+    """With dropout too: the parts take their rows of one mask; some parts have padding alone."""
+    (a, sums), (b, expected) = (
+        trained(Net(dropout=0.5), microbatches=count),
+        trained(Net(dropout=0.5)),
+    )
+    close(a.params, b.params, 1e-6)
+    close(sums, expected, 1e-5)
+    assert sums["count"] == 13
+
+
+def test_remat_changes_no_number() -> None:
+    (a, _), (b, _) = trained(Net(norm=True), remat=True), trained(Net(norm=True))
+    close(a.variables, b.variables, 1e-6)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "f16"])
+def test_low_precision_keeps_float32_state(precision: str) -> None:
+    (a, sums), (b, expected) = trained(Net(norm=True), precision=precision), trained(Net(norm=True))
+    assert {leaf.dtype for leaf in jax.tree.leaves(a.variables)} == {jnp.dtype("float32")}
+    assert abs(sums["loss"] - expected["loss"]) < 0.02 * expected["loss"]
+    close(a.params, b.params, 0.02)
+    assert not same(a.params, b.params)
+
+
+def test_the_pass_runs_in_the_precision_it_is_told() -> None:
+    seen = []
+
+    class Spy(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+            y = nn.Dense(3)(x.reshape(len(x), -1))
+            seen.append(y.dtype)
+            return y
+
+    tx, method = optax.sgd(0.1), Method(precision="bf16")
+    net: Any = Spy()
+    step = train_step(net, tx, transform=unit, loss=loss, method=method)
+    step(create_state(net, tx, jax.random.key(0), SHAPE, method), batch(4))
+    assert seen[-1] == jnp.bfloat16
+
+
+def test_an_overflow_in_float16_costs_a_step_and_halves_the_scale() -> None:
+    net, tx, method = Net(), optax.sgd(0.1), Method(precision="f16", average=0.9)
+    step = jax.jit(train_step(net, tx, transform=unit, loss=loss, method=method))
+    state: Any = create_state(net, tx, jax.random.key(0), SHAPE, method)
+    huge = state.replace(scale=state.scale.replace(factor=jnp.float32(2.0**30)))
+    after, sums = step(huge, batch(8))
+    assert same((after.params, after.average), (huge.params, huge.average))
+    assert float(after.scale.factor) == 2.0**29
+    assert int(after.step) == 1 and float(sums["count"]) == 0
+    ready = state.replace(scale=state.scale.replace(steps=jnp.int32(GROWTH - 1)))
+    after, sums = step(ready, batch(8))
+    assert float(after.scale.factor) == 2 * float(state.scale.factor)
+    assert not same(after.params, state.params) and int(sums["count"]) == 8
+
+
+def test_a_loss_that_is_not_finite_shows_in_float16_too() -> None:
+    net, tx, method = Net(), optax.sgd(0.1), Method(precision="f16")
+    step = train_step(net, tx, transform=lambda x: unit(x) * jnp.nan, loss=loss, method=method)
+    state: Any = create_state(net, tx, jax.random.key(0), SHAPE, method)
+    for _ in range(12):
+        state, sums = jax.jit(step)(state, batch(8))
+    assert not np.isfinite(sums["loss"])
+
+
+def test_the_average_follows_the_parameters_and_is_what_is_evaluated() -> None:
+    state, _ = trained(Net(), average=0.75)
+    before = create_state(Net(), optax.sgd(0.5), jax.random.key(0), SHAPE)
+    expected = jax.tree.map(lambda a, b: 0.75 * a + 0.25 * b, before.params, state.params)
+    close(state.average, expected, 1e-7)
+    assert same(state.variables["params"], state.average)
+
+
+def test_gradient_norms_are_named_in_order() -> None:
+    state, sums = trained(Net())
+    names = [leaf_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(state.params)]
+    start = create_state(Net(), optax.sgd(0.5), jax.random.key(0), SHAPE)
+    moved = jax.tree.map(
+        lambda a, b: float(jnp.linalg.norm(a - b)) / 0.5, start.params, state.params
+    )
+    np.testing.assert_allclose(sums["gradients"], jax.tree.leaves(moved), rtol=1e-4, atol=1e-6)
+    assert names == ["Dense_0/bias", "Dense_0/kernel", "Dense_1/bias", "Dense_1/kernel"]
+
+
+def test_config_offers_what_there_is() -> None:
+    assert FIELDS["precision"].metadata["kind"].metavar.split("|") == [*PRECISIONS]
+    assert FIELDS["parallel"].metadata["kind"].metavar.split("|") == [*PARALLEL]
