@@ -1,19 +1,15 @@
-"""Workload "shifts": exact circular consistency by one dense pass, beside rolling.
+"""Exact circular consistency by one dense pass, beside rolling the S*S cosets and every shift.
 
-    for case in cases(images=1000):
-        case.columns["dense"]()           # each column computes the consistency of the same net
-    rows = measure(repeats=3)             # seconds per image, interleaved, with the ratios
-
-Total strides 4 and 8 on 32 x 32 x 3: every column visits all 1,024 circular shifts of an image, by
-one dense pass, by rolling the S*S cosets (what a user who knows the theorem would do), or by
-rolling all of them. Columns run on as many images as they can afford; times are per image.
+Max-pooling nets of total stride 4 and 8 on 32 x 32 x 3. Every candidate computes the consistency of
+the same images over all 1,024 circular shifts: by `exhaustive_logits`, its proof on a sample
+included; by rolling the S*S distinct shifts (what a user who knows the theorem would do); and by
+rolling all of them.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -21,13 +17,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cnnjax.bench.measure import Candidate, Cell
 from cnnjax.invariance.exhaustive import exhaustive_logits
 from cnnjax.invariance.logits import InEvaluation, shift_logits
 from cnnjax.invariance.metrics import consistency
 from cnnjax.layers.pooling import Pool
 from cnnjax.ops import shifts as moves
 
-SIZE = 32
+SIZE, IMAGES = 32, 16
+WIDTHS = {4: (32, 64), 8: (32, 64, 128)}
+GROUP = ("total stride",)
 
 
 class Net(nn.Module):
@@ -43,56 +42,30 @@ class Net(nn.Module):
         return nn.Dense(10)(jnp.mean(x, axis=(1, 2)))
 
 
-@dataclass(frozen=True)
-class Case:
-    """Three ways to one number; `images` says on how many images each way is timed."""
-
-    name: str
-    columns: dict[str, Callable[[], float]]
-    images: dict[str, int]
+def cells() -> Iterator[Cell]:
+    """Yield a cell for each total stride."""
+    for stride, widths in WIDTHS.items():
+        labels = {"total stride": str(stride), "map": f"{SIZE}x{SIZE}x3", "images": str(IMAGES)}
+        yield Cell(labels, partial(candidates, Net(widths), stride))
 
 
-def cases(*, images: int = 1000) -> list[Case]:
-    """Return the cases of the workload; rolling all shifts gets 1 image in 125 and at least 1."""
-    return [_case((32, 64), 4, images), _case((32, 64, 128), 8, images)]
-
-
-def measure(*, images: int = 1000, repeats: int = 3) -> list[dict[str, Any]]:
-    """Return a row for each case: median, min and max seconds per image by column, and ratios."""
-    rows = []
-    for case in cases(images=images):
-        times: dict[str, list[float]] = {column: [] for column in case.columns}
-        for repeat in range(repeats + 1):
-            for column, run in case.columns.items():
-                start = time.perf_counter()
-                run()
-                if repeat:  # the first compiles
-                    times[column].append((time.perf_counter() - start) / case.images[column])
-        seconds = {
-            k: {"median": float(np.median(v)), "min": min(v), "max": max(v)}
-            for k, v in times.items()
-        }
-        dense = seconds["dense"]["median"]
-        ratios = {k: v["median"] / dense for k, v in seconds.items()}
-        rows.append({"case": case.name, "seconds_per_image": seconds, "times_dense": ratios})
-    return rows
-
-
-def _case(widths: tuple[int, ...], stride: int, images: int) -> Case:
-    net = Net(widths)
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(images, SIZE, SIZE, 3)).astype(np.float32)
+def candidates(net: Net, stride: int, *, images: int = IMAGES) -> Mapping[str, Candidate]:
+    """Return the three ways to the consistency of one net; ours first."""
+    x = np.random.default_rng(0).normal(size=(images, SIZE, SIZE, 3)).astype(np.float32)
     variables = net.init(jax.random.key(0), x[:1])
-    call = InEvaluation(net)
-    counts = {"dense": images, "cosets": max(1, images // 8), "rolls": max(1, images // 125)}
 
-    def rolled(count: int, offsets: Any) -> float:
-        logits = shift_logits(call, x[:count], offsets, variables=variables)
+    def dense() -> float:
+        return consistency(exhaustive_logits(net, variables, x).argmax(-1))
+
+    def rolled(offsets: Any) -> float:
+        logits = shift_logits(InEvaluation(net), x, offsets, variables=variables)
         return consistency(logits.argmax(-1))
 
-    columns: dict[str, Callable[[], float]] = {
-        "dense": lambda: consistency(exhaustive_logits(net, variables, x).argmax(-1)),
-        "cosets": lambda: rolled(counts["cosets"], moves.all_offsets((stride, stride))),
-        "rolls": lambda: rolled(counts["rolls"], "all"),
+    ways: dict[str, Callable[[], float]] = {
+        "dense pass": dense,
+        "rolled cosets": partial(rolled, moves.all_offsets((stride, stride))),
+        "rolled shifts": partial(rolled, "all"),
     }
-    return Case(f"total stride {stride}, {SIZE} x {SIZE} x 3", columns, counts)
+    for run in ways.values():
+        run()  # compiles
+    return {name: Candidate(run) for name, run in ways.items()}
