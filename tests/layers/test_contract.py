@@ -138,7 +138,7 @@ def test_naive_loop(cell: tuple[Any, ...]) -> None:
         with pytest.raises(ValueError, match=r"window: .* is larger than the map"):
             all_of_them(x)
         return
-    results = jax.jit(all_of_them)(x)
+    results = quick_jit(all_of_them)(x)
     assert len(results) == 11
     for (name, _, reduce, fill), y in zip(LOCAL, results, strict=True):
         expected = naive(x.astype(np.float64), reduce, window, stride, padding, fill)
@@ -180,6 +180,16 @@ def test_shape_algebra(size: Any, window: Any, stride: Any, padding: Any) -> Non
         assert expected == [math.ceil(n / s) for n, s in zip(size, stride, strict=True)]
 
 
+# Compiling is most of what these tests do; code that runs once need not be fast.
+quick_jit = functools.partial(
+    jax.jit,
+    compiler_options={
+        "xla_backend_optimization_level": 0,
+        "xla_llvm_disable_expensive_passes": True,
+    },
+)
+
+
 # ---------------------------------------------------------------------------------------------
 # Every row: one arm each, at stride 2 on circular maps where it takes them.
 
@@ -200,7 +210,7 @@ def arm(name: str, stride: int = 2, window: int = 2, **params: Any) -> Any:
 def variables(name: str, channels: int = 2) -> Any:
     """Initialise row `name` and move its parameters off their symmetric start."""
     module = arm(name)
-    start = jax.jit(module.init)(jax.random.key(0), jnp.zeros((8, 8, channels), jnp.float32))
+    start = quick_jit(module.init)(jax.random.key(0), jnp.zeros((8, 8, channels), jnp.float32))
     leaves, tree = jax.tree.flatten(start)
     generator = np.random.default_rng(1)
     noise = [0.2 * np.abs(generator.normal(size=leaf.shape)) for leaf in leaves]
@@ -231,7 +241,7 @@ def test_derivatives(name: str) -> None:
         def f(x: jax.Array) -> jax.Array:
             return jnp.sum(jnp.sin(module.apply(values, x)))
 
-        @jax.jit
+        @quick_jit
         def compare(x: jax.Array, v: jax.Array) -> Any:
             both = jax.value_and_grad(f)
             (_, gradient), (forward, bend) = jax.jvp(both, (x,), (v,))
@@ -259,7 +269,7 @@ def test_transforms(name: str) -> None:
         step = jax.checkpoint(f)
         return jax.lax.scan(lambda carry, each: (carry, step(each)), 0, x)[1]
 
-    @functools.partial(jax.jit, donate_argnums=1)
+    @functools.partial(quick_jit, donate_argnums=1)
     def transformed(x: jax.Array, donated: jax.Array) -> Any:
         def cost(g: Any, x: jax.Array) -> Any:
             y = g(x)
@@ -341,7 +351,7 @@ def test_lattice_equivariance(name: str) -> None:
     moves = list(itertools.product(range(8), range(6)))
     rolled = np.stack([np.roll(x, move, (0, 1)) for move in moves])
     module, values = arm(name), variables(name)
-    apply = jax.jit(lambda x: (module.apply(values, x), module.apply(values, x, method="dense")))
+    apply = quick_jit(lambda x: (module.apply(values, x), module.apply(values, x, method="dense")))
     y, dense = (np.asarray(part) for part in apply(rolled))
     compare = (
         np.testing.assert_array_equal
@@ -373,7 +383,7 @@ def test_fractional_equivariance(name: str) -> None:
         values = module.init(jax.random.key(0), x)
         moves = list(itertools.product(range(16), range(12)))
         rolled = np.stack([np.roll(x, move, (0, 1)) for move in moves])
-        y = np.fft.fft2(np.asarray(jax.jit(lambda x: module.apply(values, x))(rolled))[..., 0])
+        y = np.fft.fft2(np.asarray(quick_jit(lambda x: module.apply(values, x))(rolled))[..., 0])
         rows, columns = (np.fft.fftfreq(n) * n for n in y.shape[1:])
         worst = 0.0
         for (i, j), each in zip(moves, y, strict=True):
@@ -420,20 +430,26 @@ def test_zero_padding_breaks_equivariance() -> None:
 def test_limits() -> None:
     x = positive((6, 6, 2))
     take = {"window": 3, "stride": 2}
-    mean, peak = pool(x, "mean", **take), pool(x, "max", **take)
-    close = functools.partial(np.testing.assert_allclose, rtol=1e-2)
-    np.testing.assert_allclose(pool(x, "lp", p=1.0, **take), mean, rtol=1e-6)
-    np.testing.assert_allclose(pool(x, "gem", p=1.0, **take), mean, rtol=1e-6)
-    close(pool(x, "lp", p=1000.0, **take), peak)
-    close(pool(x, "gem", p=1000.0, **take), peak)
-    close(pool(x, "lse", r=1000.0, **take), peak)
-    close(pool(x, "lse", r=1e-3, **take), mean)
-    np.testing.assert_allclose(pool(x, "beta_softmax", beta=0.0, **take), mean, rtol=1e-6)
-    close(pool(x, "beta_softmax", beta=1e4, **take), peak)
-    np.testing.assert_allclose(
-        pool(x, "gaussian_blur", stride=2, filter_size=3, sigma=1e4),
-        pool(x, "mean", window=3, stride=2), rtol=1e-6,
-    )  # fmt: skip
+    arms: dict[str, tuple[str, dict[str, Any]]] = {
+        "mean": ("mean", {}),
+        "max": ("max", {}),
+        "lp 1": ("lp", {"p": 1.0}),
+        "gem 1": ("gem", {"p": 1.0}),
+        "lse 0": ("lse", {"r": 1e-3}),
+        "beta 0": ("beta_softmax", {"beta": 0.0}),
+        "lp": ("lp", {"p": 1000.0}),
+        "gem": ("gem", {"p": 1000.0}),
+        "lse": ("lse", {"r": 1000.0}),
+        "beta": ("beta_softmax", {"beta": 1e4}),
+    }
+    y = quick_jit(lambda x: {k: pool(x, n, **take, **p) for k, (n, p) in arms.items()})(x)
+    for name in ("lp 1", "gem 1", "beta 0"):
+        np.testing.assert_allclose(y[name], y["mean"], rtol=1e-6)
+    np.testing.assert_allclose(y["lse 0"], y["mean"], rtol=1e-2)
+    for name in ("lp", "gem", "lse", "beta"):
+        np.testing.assert_allclose(y[name], y["max"], rtol=1e-2)
+    box = pool(x, "gaussian_blur", stride=2, filter_size=3, sigma=1e4)
+    np.testing.assert_allclose(box, y["mean"], rtol=1e-6)
     for stride in (1, 2):
         module = Pool("diffstride", stride=1)
         identity = module.apply(module.init(jax.random.key(0), x), x)
@@ -461,29 +477,32 @@ def test_layers_start_as_what_they_generalise() -> None:
     for name, (fixed, _) in STARTS.items():
         window = {} if fixed == "blur" else {"window": 3}
         module = Pool(name, stride=2, padding="REFLECT", **window)
-        y = jax.jit(module.init_with_output)(jax.random.key(0), x)[0]
+        y = quick_jit(module.init_with_output)(jax.random.key(0), x)[0]
         expected = pool(x, fixed, stride=2, padding="REFLECT", **window)
         np.testing.assert_allclose(y, expected, rtol=2e-6, err_msg=name)
     for name in ("lp", "gem", "lse", "beta_softmax", "blur"):
         window = {} if name == "blur" else {"window": 3}
         module = Pool(name, stride=2, learn=True, **window)
-        y, start = jax.jit(module.init_with_output)(jax.random.key(0), x)
+        y, start = quick_jit(module.init_with_output)(jax.random.key(0), x)
         np.testing.assert_allclose(y, pool(x, name, stride=2, **window), rtol=2e-6)
-        gradient = jax.jit(jax.grad(lambda v, m=module: jnp.sum(m.apply(v, x) ** 3)))(start)
+        gradient = quick_jit(jax.grad(lambda v, m=module: jnp.sum(m.apply(v, x) ** 3)))(start)
         assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
 
 
 def test_ties_give_the_gradient_to_the_first_maximum() -> None:
     x = np.random.default_rng(8).integers(0, 3, size=(1, 6, 7, 2)).astype(np.float32)
     for window, stride in ((2, 2), (3, 1), (3, 2)):
-        ours = jax.grad(lambda v, w=window, s=stride: jnp.sum(
-            pool(v, "max", window=w, stride=s) ** 2))(x)  # fmt: skip
-        stock = jax.grad(lambda v, w=window, s=stride: jnp.sum(
-            jax.lax.reduce_window(v, -jnp.inf, jax.lax.max, (1, w, w, 1), (1, s, s, 1), "VALID")
-            ** 2))(x)  # fmt: skip
+        take = {"window": window, "stride": stride}
+        sizes = (1, window, window, 1), (1, stride, stride, 1)
+        ours, lowest, stock = quick_jit(
+            lambda v, take=take, sizes=sizes: (
+                jax.grad(lambda v: jnp.sum(pool(v, "max", **take) ** 2))(v),
+                jax.grad(lambda v: jnp.sum(pool(v, "min", **take) ** 2))(-v),
+                jax.grad(lambda v: jnp.sum(
+                    jax.lax.reduce_window(v, -jnp.inf, jax.lax.max, *sizes, "VALID") ** 2))(v),
+            )
+        )(x)  # fmt: skip
         np.testing.assert_array_equal(ours, stock)
-        lowest = jax.grad(lambda v, w=window, s=stride: jnp.sum(
-            pool(v, "min", window=w, stride=s) ** 2))(-x)  # fmt: skip
         np.testing.assert_array_equal(lowest, -np.asarray(stock))
 
 
@@ -498,7 +517,8 @@ def test_special_values() -> None:
     spot[0, 0] = np.nan
     for name, card in POOLS.items():
         if card.nan.startswith("spreads to the windows") and not card.learnable:
-            y = np.asarray(jax.jit(lambda v, n=name: run(n, v))(np.tile(spot, 2)))
+            module, values = arm(name), variables(name)
+            y = np.asarray(quick_jit(functools.partial(module.apply, values))(np.tile(spot, 2)))
             if name == "space_to_depth":
                 y = y[..., :2]
             assert np.isnan(y[0, 0]).all() and np.isfinite(y[2, 2]).all(), name
@@ -521,7 +541,7 @@ def test_large_and_global_windows(window: Any, stride: Any) -> None:
         sizes = (1, *window, 1), (1, *stride, 1)
         return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, *sizes, "VALID")
 
-    @jax.jit
+    @quick_jit
     def outputs(x: jax.Array) -> Any:
         results = [pool(x, name, **take) for name in reductions]
         slopes = [jax.grad(lambda v, f=f: jnp.sum(f(v) ** 2))(x)
@@ -562,7 +582,7 @@ def test_the_mean_of_training_is_evaluation(name: str) -> None:
     x = positive((4, 4, 1)) if name != "s3" else np.ones((4, 4, 1), np.float32)
     module, values = arm(name), variables(name, 1)
     keys = jax.random.split(jax.random.key(3), 4000)
-    draws = jax.jit(jax.vmap(lambda key: module.apply(
+    draws = quick_jit(jax.vmap(lambda key: module.apply(
         values, x, train=True, rngs={"pool": key})))(keys)  # fmt: skip
     expected = module.apply(values, x)
     if name == "mixed_random":
@@ -608,8 +628,8 @@ def test_mixed_random_remembers() -> None:
 def test_fractional_max(regions: str, overlap: bool) -> None:
     from cnnjax.ops import chance
 
-    for size, outputs in ((25, 17), (10, 7), (9, 4)):
-        for seed in range(5):
+    for size, outputs in ((25, 17), (9, 4)):
+        for seed in range(3):
             bounds = np.asarray(chance.fractional_bounds(
                 jax.random.key(seed), size, outputs, regions == "random"))  # fmt: skip
             steps = np.diff(bounds)
