@@ -16,17 +16,17 @@ Every network takes the same choices, and None is what it was published with, la
 | argument | what it changes |
 |---|---|
 | `--pool` | the method of every place that lowers the resolution: pools and strided convolutions |
-| `--window` | the window of all of them; a strided convolution has none, so there it is the stride |
+| `--window` | the window of all of them (as published, a strided convolution's is its stride) |
 | `--stride` | the stride of all of them |
 | `--pool_position` | before the normalisation (`after_conv`) or after the rectifier |
 | `--padding` | the border of all convolutions and of all pools that can have it |
 | `--head`, `--norm`, `--activation`, `--dropout` | the same in the whole network |
 | `--widths`, `--kernel_size`, `--dense` | sizes, where the network takes them |
 
-A strided convolution is the method `decimate` directly after a convolution of stride 1; both are one
-function, and it is computed as the former. Where a residual block's pool selects a phase by content
-(aps, lps), its shortcut takes the same phase. `response` (local response normalisation) follows the
-rectifier, other normalisations precede it.
+A strided convolution is the method `decimate` directly after a convolution of stride 1; both are
+one function, and it is computed as the former. Where a residual block's pool selects a phase by
+content (aps, lps), its shortcut takes the same phase. `response` (local response normalisation)
+follows the rectifier, other normalisations precede it.
 
 Parameters are counted for the images and classes of the row; the sizes of full connections after
 `flatten` follow the image's. Auxiliary heads, which training alone uses, are not counted. What was
