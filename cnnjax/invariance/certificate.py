@@ -94,12 +94,10 @@ class Certificate:
         """Return the certificate as one paragraph of plain English."""
         plan, audit = self.structure, self.audit
         height, width, _ = self.image_shape
-        wraps = "all circular" if plan.circular else f"not all circular ({_not_circular(plan)})"
         parts = [
             f"Verdict: {self.verdict}.",
-            f"Images {height} x {width}; total stride {plan.stride[0]} x {plan.stride[1]}; "
-            f"borders {wraps}; head: {plan.head}; phase-selecting sites: "
-            f"{', '.join(plan.selecting) or 'none'}.",
+            f"Images {height} x {width}.",
+            plan.sentence(),
             _proof_words(self.proof),
             f"As trained ({audit.dtype}, {audit.images} images, all {height * width} circular "
             f"shifts): logits stray by up to {audit.deviation:.2g} of their scale, "
@@ -237,7 +235,7 @@ def _interior(
     (top, bottom), (left, right) = plan.touched
     rows, columns = plan.last[0] - top - bottom, plan.last[1] - left - right
     if min(rows, columns) < 2:
-        return f"none: padding reaches every place ({_not_circular(plan)})", "none"
+        return f"none: padding reaches every place ({plan.first_padded()})", "none"
     (sh, sw), margin = plan.stride, max(plan.stride)
     rng = np.random.default_rng(seed)
     wide = (image_shape[0] + 2 * margin, image_shape[1] + 2 * margin, image_shape[2])
@@ -307,11 +305,6 @@ def _to_tolerance(
     if near.size > lattice[0] * lattice[1]:
         return f"the {lattice[0]} x {lattice[1]} lattice to {TOLERANCE:g}: {why}", "tolerance"
     return f"not proved: logits stray by {found.deviation:.2g} of their scale", "not proved"
-
-
-def _not_circular(plan: Structure) -> str:
-    first = next(site for site in plan.sites if not site.circular)
-    return f"{first.path}: padding {first.padding}, stride {first.stride} on {first.size}"
 
 
 def _proof_words(proof: Proof | None) -> str:

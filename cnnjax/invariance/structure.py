@@ -62,6 +62,19 @@ class Structure:
         """The paths of sites that select their phase by content."""
         return tuple(site.path for site in self.sites if site.selects)
 
+    def sentence(self) -> str:
+        """Return the plan in words."""
+        borders = "all circular" if self.circular else f"not all circular ({self.first_padded()})"
+        return (
+            f"Total stride {self.stride[0]} x {self.stride[1]}; borders {borders}; "
+            f"head: {self.head}; phase-selecting sites: {', '.join(self.selecting) or 'none'}."
+        )
+
+    def first_padded(self) -> str:
+        """Return the first site that does not wrap around, in words; there must be one."""
+        site = next(site for site in self.sites if not site.circular)
+        return f"{site.path}: padding {site.padding}, stride {site.stride} on {site.size}"
+
 
 def read(net: nn.Module, variables: Any, image_shape: tuple[int, ...]) -> Structure:
     """Trace net on one image (H, W, C) and read its structure off the modules it calls."""

@@ -20,7 +20,8 @@ import numpy as np
 from cnnjax import build
 from cnnjax.config import Config
 from cnnjax.data import Dataset
-from cnnjax.invariance import battery
+from cnnjax.invariance import battery, structure
+from cnnjax.invariance.certificate import certify
 from cnnjax.invariance.exhaustive import exhaustive, has_dense_pass
 from cnnjax.invariance.logits import shift_logits
 from cnnjax.invariance.metrics import consistency
@@ -60,6 +61,20 @@ def judge(
         metrics |= battery.figures("circular", exact, labels)
     grid = {"offsets": offsets.tolist(), "accuracy": by_place.tolist()}
     return metrics, grid | {"boundary": dataset.boundary}
+
+
+def guarantee(
+    config: Config, net: nn.Module, variables: Any, dataset: Dataset
+) -> dict[str, Any] | None:
+    """Return what the network guarantees: its plan, and with the full battery the proof."""
+    if config.battery == "none":
+        return None
+    if config.battery == "cheap":
+        plan = structure.read(net, variables, dataset.image_shape)
+        return {"verdict": "not examined", "paragraph": plan.sentence()}
+    sample = build.build_input(dataset)(jnp.asarray(dataset.test.images[:2]))
+    found = certify(net, variables, dataset.image_shape, images=sample)
+    return found.to_dict() | {"paragraph": found.paragraph()}
 
 
 def places(config: Config, dataset: Dataset) -> np.ndarray:

@@ -74,8 +74,9 @@ def page(
         measured=escape(_measured(results)),
         table=_table(header, rows, numbers=len(header) - len(by)),
         notes="".join(f"<p>{escape(note)}</p>" for note in notes(runs, by)),
+        certificates=_table([*by, "what it guarantees"], _certificates(runs, results, by)),
         figures="".join(_figure(name, figure) for name, figure in drawn.items()),
-        provenance=_table(["", ""], list(_provenance(store, runs).items()), numbers=0),
+        provenance=_table(["", ""], list(_provenance(store, runs).items())),
         command=escape(f"{command()}"),
         row_command=escape(train_command(study.trials()[0].config)),
     )
@@ -127,6 +128,19 @@ def _measured(results: Mapping[str, Any]) -> str:
     )
 
 
+def _certificates(
+    runs: pd.DataFrame, results: Mapping[str, Any], by: Sequence[str]
+) -> list[list[str]]:
+    """Return a row an arm: its names, and the certificate of its first finished run."""
+    rows = []
+    done = runs[runs["status"] == "done"]
+    for key, group in done.groupby(list(by), sort=False, dropna=False):
+        first = group.iloc[0]
+        certificate = results[first["same_as"] or first["id"]].get("certificate") or {}
+        rows.append([*map(str, key), certificate.get("paragraph", "not asked for")])
+    return rows
+
+
 def _provenance(store: Store, runs: pd.DataFrame) -> dict[str, str]:
     trained = runs[runs["same_as"] == ""]
     name = trained["id"].iloc[0]
@@ -137,7 +151,7 @@ def _provenance(store: Store, runs: pd.DataFrame) -> dict[str, str]:
     return facts
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: int) -> str:
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: int = 0) -> str:
     kinds = [""] * (len(header) - numbers) + [' class="number"'] * numbers
     head = "".join(f"<th{k}>{escape(h)}</th>" for k, h in zip(kinds, header, strict=True))
     body = "".join(

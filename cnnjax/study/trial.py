@@ -21,7 +21,7 @@ from flax.traverse_util import flatten_dict
 from cnnjax import build, data
 from cnnjax.config import SCHEMA, Config, to_dict, trial_id
 from cnnjax.study.environment import describe
-from cnnjax.study.judge import judge
+from cnnjax.study.judge import guarantee, judge
 from cnnjax.study.store import TrialFiles
 from cnnjax.train.fit import Diverged
 from cnnjax.train.training import train
@@ -84,6 +84,7 @@ def measure(config: Config, on_epoch: Report = ignore, keep: Report = ignore) ->
         "status": "done",
         "metrics": metrics,
         "places": places,
+        "certificate": guarantee(config, net, state.variables, dataset),
         "data_sha256": dataset.checksum,
         "variables_sha256": fingerprint(arrays),
         "seconds_training": trained - start,

@@ -125,7 +125,7 @@ def test_certificate_reads_as_json_and_as_a_paragraph():
     assert read["verdict"] == "exact for all circular shifts"
     assert read["structure"]["selecting"] == ["PolyphasePool_0"]
     text = found.paragraph()
-    assert "\n" not in text and "all 24 shifts" in text and "total stride 2 x 2" in text
+    assert "\n" not in text and "all 24 shifts" in text and "Total stride 2 x 2" in text
 
 
 def test_bits_are_counted_to_the_last_one():
