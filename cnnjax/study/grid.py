@@ -109,10 +109,10 @@ class Trial:
         """The configuration to train: this one, or the simpler arm that is the same function."""
         config = self.config
         pool = build.downsampling(config)
+        if pool.method is None or pool.stride is None or config.pool_position is not None:
+            return config  # each site has its own pool, or the place was asked for
         arm = pooling.canonical_arm(config.pool or pool.method, pool.window, pool.stride)
-        if arm is None or config.pool_position is not None:
-            return config
-        return dataclasses.replace(config, pool=arm)
+        return config if arm is None else dataclasses.replace(config, pool=arm)
 
     @property
     def same_as(self) -> str | None:

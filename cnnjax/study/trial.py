@@ -84,7 +84,7 @@ def measure(config: Config, on_epoch: Report = ignore, keep: Report = ignore) ->
         "status": "done",
         "metrics": metrics,
         "places": places,
-        "certificate": guarantee(config, net, state.variables, dataset),
+        "certificate": guarantee(config, net, variables, dataset),
         "data_sha256": dataset.checksum,
         "variables_sha256": fingerprint(arrays),
         "seconds_training": trained - start,
