@@ -1,0 +1,199 @@
+"""Checkpoints: whole or set aside, this run's or refused, and never slower than they must be."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnnjax.train.checkpoints import CheckpointError, Checkpoints
+from cnnjax.train.progress import Progress
+
+OWNER = {"seed": 3}
+
+
+def state(scale: float = 1.0, **more: Any) -> dict[str, Any]:
+    return {
+        "params": {"kernel": scale * jnp.arange(600.0).reshape(30, 20), "bias": jnp.ones(4)},
+        "step": jnp.int32(7),
+        "key": jax.random.key(5),
+        **more,
+    }
+
+
+def at(step: int, loss: float = 1.0) -> Progress:
+    line = {"epoch": 1, "loss": loss, "accuracy": 0.1, "seconds": 0.1 + 0.2}
+    return Progress(epoch=1, batch=step, step=step, lines=[line])
+
+
+def saved(root: Path, *steps: int, losses: Any = None) -> Checkpoints:
+    checkpoints = Checkpoints(root, owner=OWNER)
+    for index, step in enumerate(steps):
+        checkpoints.save(state(float(step)), at(step, losses[index] if losses else 1.0))
+    checkpoints.close()
+    return checkpoints
+
+
+def restored_step(root: Path) -> int | None:
+    found = Checkpoints(root, owner=OWNER).restore(state())
+    if found is None:
+        return None
+    tree, progress = found
+    expected = state(float(progress.step))
+    assert (tree["params"]["kernel"] == expected["params"]["kernel"]).all()
+    assert (jax.random.key_data(tree["key"]) == jax.random.key_data(expected["key"])).all()
+    assert progress.lines == at(progress.step).lines
+    return progress.step
+
+
+def test_what_was_saved_comes_back(tmp_path: Path) -> None:
+    saved(tmp_path / "c", 10)
+    assert restored_step(tmp_path / "c") == 10
+
+
+def test_nothing_there_is_none_and_imports_no_orbax(tmp_path: Path) -> None:
+    code = (
+        "import sys; from cnnjax.train.checkpoints import Checkpoints;"
+        f"assert Checkpoints({str(tmp_path / 'c')!r}, owner={{}}).restore({{}}) is None;"
+        "assert not [m for m in sys.modules if m.startswith('orbax')]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert not (tmp_path / "c").exists()
+
+
+def test_last_three_and_the_best_are_kept(tmp_path: Path) -> None:
+    root = tmp_path / "c"
+    saved(root, 1, 2, 3, 4, losses=[2.0, 0.5, 3.0, 4.0])
+    saved(root, 5, 6, losses=[1.0, 1.0])
+    assert sorted(int(p.name) for p in root.iterdir()) == [2, 4, 5, 6]
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(bytes(content))
+
+
+def biggest(root: Path) -> Path:
+    return max((p for p in root.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+@pytest.mark.parametrize("harm", [truncate, flip, Path.unlink])
+@pytest.mark.parametrize("what", ["state", "meta"])
+def test_a_damaged_one_is_set_aside(
+    tmp_path: Path, harm: Callable[[Path], None], what: str
+) -> None:
+    root = tmp_path / "c"
+    saved(root, 10, 20, 30)
+    for step in (20, 30):
+        harm(biggest(root / str(step) / what))
+    with pytest.warns(RuntimeWarning) as caught:
+        assert restored_step(root) == 10
+    assert [str(step) in str(w.message) for step, w in zip((30, 20), caught, strict=True)]
+    assert {p.name for p in (tmp_path / "damaged").iterdir()} == {"20.0", "30.0"}
+    assert restored_step(root) == 10
+    saved(root, 20)
+    assert restored_step(root) == 20
+
+
+def test_no_flipped_bit_goes_unnoticed(tmp_path: Path) -> None:
+    """In any file of a checkpoint: the numbers come back as they were, or the one before does."""
+    root = tmp_path / "c"
+    saved(root, 10, 20)
+    for path in sorted(p for p in (root / "20").rglob("*") if p.is_file()):
+        content = path.read_bytes()
+        flip(path) if content else path.write_bytes(b"x")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            step = restored_step(root)
+        assert step in (10, 20), path
+        if step == 10:
+            (aside,) = (tmp_path / "damaged").iterdir()
+            aside.rename(root / "20")
+        path.write_bytes(content)
+    assert restored_step(root) == 20
+
+
+BIAS = jnp.ones(4)
+OTHERS: dict[str, Any] = {
+    r"params/kernel is float32\[30, 20\], expected float32\[30, 21\]": state(
+        params={"kernel": jnp.zeros((30, 21)), "bias": BIAS}
+    ),
+    "params/kernel is float32.* expected bfloat16": state(
+        params={"kernel": jnp.zeros((30, 20), jnp.bfloat16), "bias": BIAS}
+    ),
+    r"params/bias is float32\[4\], expected absent": state(params={"kernel": jnp.zeros((30, 20))}),
+    r"average is absent, expected float32\[2\]": state(average=jnp.ones(2)),
+}
+
+
+@pytest.mark.parametrize("message", OTHERS)
+def test_another_network_is_refused_by_leaf(tmp_path: Path, message: str) -> None:
+    saved(tmp_path / "c", 10)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        Checkpoints(tmp_path / "c", owner=OWNER).restore(OTHERS[message])
+    assert "\n" not in str(caught.value)
+    assert restored_step(tmp_path / "c") == 10
+
+
+def test_another_run_is_refused(tmp_path: Path) -> None:
+    saved(tmp_path / "c", 10)
+    with pytest.raises(CheckpointError, match=r"another run's, with another lr, seed; choose"):
+        Checkpoints(tmp_path / "c", owner={"seed": 4, "lr": 0.1}).restore(state())
+
+
+def test_a_save_copies(tmp_path: Path) -> None:
+    """What the state's memory is used for after `save` does not reach the disk."""
+    checkpoints = Checkpoints(tmp_path / "c", owner=OWNER)
+    step = jax.jit(
+        lambda s: {**s, "params": jax.tree.map(lambda x: x + 1, s["params"])}, donate_argnums=0
+    )
+    now = step(state(10.0))
+    expected = np.array(now["params"]["kernel"])
+    checkpoints.save(now, at(10))
+    for _ in range(20):
+        now = step(now)
+    checkpoints.close()
+    found = Checkpoints(tmp_path / "c", owner=OWNER).restore(state())
+    assert found is not None and (found[0]["params"]["kernel"] == expected).all()
+
+
+def test_a_full_disk_is_one_clear_error_and_the_old_ones_stay(tmp_path: Path) -> None:
+    root = tmp_path / "c"
+    saved(root, 10)
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(root)], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "a checkpoint could not be written" in done.stdout
+    assert done.stdout.count("\n") == 1
+    assert restored_step(root) == 10
+
+
+FULL = """
+import resource, sys
+import numpy as np
+from cnnjax.train.checkpoints import CheckpointError, Checkpoints
+from cnnjax.train.progress import Progress
+checkpoints = Checkpoints(sys.argv[1], owner={"seed": 3})
+checkpoints.last
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+try:
+    checkpoints.save({"w": np.random.default_rng(0).normal(size=100_000)}, Progress(step=20))
+    checkpoints.wait()
+except CheckpointError as error:
+    print(error)
+"""
