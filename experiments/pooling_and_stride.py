@@ -27,9 +27,10 @@ STUDY = Study(
         window=3,
         padding="CIRCULAR",
         head="gap",
-        epochs=12,
-        batch_size=32,
-        lr=0.01,
+        norm="batch",
+        epochs=8,
+        batch_size=16,
+        lr=0.03,
     ),
     axes={
         "pool": ("max", "min", "sum", "mean", "decimate", "max_blur", "aps"),
