@@ -19,12 +19,14 @@ from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from cnnjax.ops import antialias, local, windows
 from cnnjax.ops import padding as pads
 from cnnjax.ops.allowed import OneOf
 from cnnjax.ops.antialias import FilterSize
+from cnnjax.ops.multilinear import multilinear
 from cnnjax.ops.padding import Pair
 
 Circular = Annotated[str, OneOf("CIRCULAR")]
@@ -116,7 +118,8 @@ def sample(x: jax.Array, phase: jax.Array, *, stride: Pair) -> jax.Array:
 
     A floating `phase` (..., sh*sw) is a weight for each component instead.
     """
-    grid, lead = _grid(x, stride), x.shape[:-3]
+    pads.divided_size(x, stride)
+    lead = x.shape[:-3]
     if jnp.issubdtype(jnp.result_type(phase), jnp.floating):
         weights = jnp.asarray(phase, windows.wide(x).dtype)
         if weights.shape != (*lead, stride[0] * stride[1]):
@@ -125,9 +128,8 @@ def sample(x: jax.Array, phase: jax.Array, *, stride: Pair) -> jax.Array:
                 f"got shape {weights.shape}"
             )
         weights = weights.reshape(*lead, 1, stride[0], 1, stride[1], 1)
-        return jnp.sum(weights * grid, axis=(-4, -2)).astype(x.dtype)
-    mask = _mask(_checked(phase, lead, stride), stride)
-    return jnp.sum(jnp.where(mask, grid, 0), axis=(-4, -2), dtype=x.dtype)
+        return jnp.sum(weights * _grid(x, stride), axis=(-4, -2)).astype(x.dtype)
+    return _kept(jnp.asarray(x), _checked(phase, lead, stride), stride=stride)
 
 
 def unpool(y: jax.Array, phase: jax.Array, *, stride: Pair, size: Pair | None = None) -> jax.Array:
@@ -139,9 +141,7 @@ def unpool(y: jax.Array, phase: jax.Array, *, stride: Pair, size: Pair | None = 
     whole = (height * stride[0], width * stride[1])
     if size is not None and tuple(size) != whole:
         raise ValueError(f"size: expected {whole}, y's size times the stride, got {size}")
-    mask = _mask(_checked(phase, y.shape[:-3], stride), stride)
-    spread = jnp.where(mask, y[..., :, None, :, None, :], jnp.zeros((), y.dtype))
-    return spread.reshape(*y.shape[:-3], *whole, y.shape[-1])
+    return _spread(y, _checked(phase, y.shape[:-3], stride), stride)
 
 
 def components(x: jax.Array, stride: Pair) -> jax.Array:
@@ -154,11 +154,14 @@ def norms(x: jax.Array, *, stride: Pair, p: Norm = 2) -> list[jax.Array]:
     """Return every component's l_p norm to the power p as digits (..., sh*sw), the highest first.
 
     The digits are int32 (int64 for f64): |x|^p on a power-of-two scale that all components of a map
-    share, cut to 30 bits or more and added as integers. l_inf has one floating digit, the maximum.
+    share, cut below 2^-30 H/sh of it (2^-62 H/sh for f64) and added as integers. l_inf has one
+    floating digit, the maximum.
     """
     sizes = jnp.abs(_grid(windows.wide(x), stride))
     if p == float("inf"):
-        return [_phases(jnp.max(sizes, axis=(-5, -3, -1), initial=0.0))]
+        # Rows first, as in _exact_sum; the barrier keeps XLA from joining the two again.
+        rows = lax.optimization_barrier(jnp.max(sizes, axis=-5, keepdims=True, initial=0.0))
+        return [_phases(jnp.max(rows, axis=(-5, -3, -1), initial=0.0))]
     digits = _exact_sum(sizes, (-5, -3, -1), (-5, -4, -3, -2, -1), squared=p == 2)
     return [_phases(digit) for digit in digits]
 
@@ -193,6 +196,26 @@ def fingerprints(x: jax.Array, stride: Pair) -> jax.Array:
     return _phases(jnp.sum(view, axis=(-4, -2), dtype=jnp.uint32))
 
 
+def _keep(x: jax.Array, phase: jax.Array, *, stride: Pair) -> jax.Array:
+    # A chain of selects reads the map once; a gather, or a masked sum, is several times slower.
+    y = x[..., :: stride[0], :: stride[1], :]
+    for k in range(1, stride[0] * stride[1]):
+        part = x[..., k // stride[1] :: stride[0], k % stride[1] :: stride[1], :]
+        y = jnp.where((phase == k)[..., None, None, None], part, y)
+    return y
+
+
+def _spread(y: jax.Array, phase: jax.Array, stride: Pair) -> jax.Array:
+    height, width = pads.spatial_size(y)
+    spread = jnp.where(_mask(phase, stride), y[..., :, None, :, None, :], jnp.zeros((), y.dtype))
+    return spread.reshape(*y.shape[:-3], height * stride[0], width * stride[1], y.shape[-1])
+
+
+_kept = multilinear(
+    "polyphase_sample", _keep, {0: lambda g, x, phase, *, stride: _spread(g, phase, stride)}
+)
+
+
 def _decide(digits: list[jax.Array], x: jax.Array, stride: Pair) -> Choice:
     best = strongest(digits)
     ties = jnp.sum(best, axis=-1, dtype=jnp.int32) - 1
@@ -215,18 +238,20 @@ def _exact_sum(
     largest = jnp.max(jnp.abs(values), axis=whole, keepdims=True, initial=0.0)
     values = values * jnp.ldexp(jnp.ones_like(largest), -jnp.frexp(largest)[1])
     values = values * values if squared else values
-    count = math.prod(values.shape[axis] for axis in axes)
     integer, room = (jnp.int64, 62) if values.dtype == jnp.float64 else (jnp.int32, 30)
-    bits = max(room - max(count - 1, 0).bit_length(), 1)
+    bits = max(room - (values.shape[axes[0]] - 1).bit_length(), 1)
+    # Over the first axis whole numbers add up next to each other, which is a fast loop; what is
+    # left is small, and is cut into digits with room to add up over the other axes.
+    rows = jnp.sum((values * 2.0**bits).astype(integer), axis=axes[0], keepdims=True, dtype=integer)
+    count = math.prod(values.shape[axis] for axis in axes[1:])
+    base = max(room - max(count - 1, 0).bit_length(), 1)
     digits = []
-    for _ in range(-(-room // bits)):
-        values = values * 2.0**bits
-        digit = values.astype(integer)
-        values = values - digit.astype(values.dtype)
+    for shift in reversed(range(0, room + 1, base)):
+        digit = rows >> shift if not digits else (rows >> shift) & ((1 << base) - 1)
         digits.append(jnp.sum(digit, axis=axes, dtype=integer))
     for k in reversed(range(1, len(digits))):
-        digits[k - 1] += digits[k] >> bits
-        digits[k] &= (1 << bits) - 1
+        digits[k - 1] += digits[k] >> base
+        digits[k] &= (1 << base) - 1
     return digits
 
 
@@ -258,7 +283,8 @@ def _checked(phase: Any, lead: tuple[int, ...], stride: Pair) -> jax.Array:
     if phase.shape != lead:
         raise ValueError(f"phase: expected shape {lead}, one number a map, got {phase.shape}")
     if not isinstance(phase, jax.core.Tracer) and phase.size:
-        low, high = int(phase.min()), int(phase.max())
+        known = np.asarray(phase)
+        low, high = int(known.min()), int(known.max())
         if low < 0 or high >= stride[0] * stride[1]:
             raise ValueError(
                 f"phase: expected 0 to {stride[0] * stride[1] - 1} at stride {stride}, "

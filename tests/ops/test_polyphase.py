@@ -165,6 +165,8 @@ def test_a_shared_phase() -> None:
     lps = Pool("lps", stride=2)
     variables = lps.init(jax.random.key(0), x)
     np.testing.assert_array_equal(lps.apply(variables, x, phase=phase), x[i::2, j::2])
+    known = jax.jit(lambda v: pool(v, "aps", stride=2, phase=phase))  # a constant of the program
+    np.testing.assert_array_equal(known(x), x[i::2, j::2])
 
 
 @pytest.mark.parametrize("stride", [2, 4])
