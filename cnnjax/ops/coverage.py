@@ -18,11 +18,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from cnnjax.ops import padding as pads
 from cnnjax.ops.padding import Pair
 
 UNROLLED = 36  # taps up to which every phase gets an expression of its own
+UNCOPIED = 9  # terms up to which, at stride 1, XLA pads faster as it reads than by a padded copy
 
 Term = Callable[..., jax.Array]
 
@@ -41,8 +43,8 @@ def covered(
     stride = _each(lambda k, s, n: max(k, s) if n == 1 else s, window, stride, outputs)
     reach = _each(lambda k, s: -(-k // s), window, stride)
     blocks = _each(lambda n, s: -(-n // s), size, stride)
-    padded = [_framed(item, reach, blocks) for item in maps]
-    views = _views(padded, reach, blocks)
+    in_place = stride == (1, 1) and reach[0] * reach[1] <= UNCOPIED
+    views = _views(maps, reach, blocks, in_place)
     spread = _by_phase if window[0] * window[1] <= UNROLLED else _all_phases
     dx = spread(term, views, window, stride)
     return dx[..., : size[0], : size[1], :]
@@ -54,25 +56,31 @@ def terms(window: Pair, stride: Pair) -> int:
     return rows * columns
 
 
-def _framed(item: jax.Array, reach: Pair, blocks: Pair) -> jax.Array:
-    outside = -1 if jnp.issubdtype(item.dtype, jnp.integer) else 0
-    sides = _each(lambda r, b, n: (r - 1, b - n), reach, blocks, pads.spatial_size(item))
-    widths = [(0, 0)] * (item.ndim - 3) + [*sides, (0, 0)]
-    return jnp.pad(item, widths, constant_values=outside)
-
-
 def _views(
-    padded: Sequence[jax.Array], reach: Pair, blocks: Pair
+    maps: Sequence[jax.Array], reach: Pair, blocks: Pair, in_place: bool
 ) -> list[tuple[Pair, list[jax.Array]]]:
-    """Return ((a, b), maps seen a rows up and b columns left) in row-major order of outputs."""
+    """Return ((a, b), maps moved a rows down and b columns right) in row-major order of outputs."""
     offsets = [(a, b) for a in reversed(range(reach[0])) for b in reversed(range(reach[1]))]
-    return [
-        (
-            (a, b),
-            [pads.tap(m, (reach[0] - 1 - a, reach[1] - 1 - b), blocks, (1, 1)) for m in padded],
-        )
-        for a, b in offsets
-    ]
+    movers = [_mover(item, reach, blocks, in_place) for item in maps]
+    return [((a, b), [move(a, b) for move in movers]) for a, b in offsets]
+
+
+def _mover(
+    item: jax.Array, reach: Pair, blocks: Pair, in_place: bool
+) -> Callable[[int, int], jax.Array]:
+    size, integer = pads.spatial_size(item), jnp.issubdtype(item.dtype, jnp.integer)
+    outside = jnp.asarray(-1 if integer else 0, item.dtype)
+    unpadded = [(0, 0, 0)] * (item.ndim - 3)
+
+    def grown(before: Pair, after: Any) -> jax.Array:
+        sides = [(lo, hi, 0) for lo, hi in zip(before, after, strict=True)]
+        return lax.pad(item, outside, [*unpadded, *sides, (0, 0, 0)])
+
+    if in_place and not integer:
+        return lambda a, b: grown((a, b), (blocks[0] - size[0] - a, blocks[1] - size[1] - b))
+    frame = _each(lambda r: r - 1, reach)
+    framed = grown(frame, _each(lambda n, m: n - m, blocks, size))
+    return lambda a, b: pads.tap(framed, (frame[0] - a, frame[1] - b), blocks, (1, 1))
 
 
 def _by_phase(term: Term, views: Any, window: Pair, stride: Pair) -> jax.Array:

@@ -1,0 +1,17 @@
+"""Benchmarks: what a piece costs beside what a user would write instead.
+
+    rows = run(WORKLOADS["pooling"], seconds=1.0)
+
+A workload is a module with `cells() -> Iterator[Cell]` and GROUP, the labels over which a mean of
+ratios is formed. Adding one is such a module plus one row here. A cell is one piece of work; its
+first candidate is ours, the others are measured beside it, interleaved in one process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+WORKLOADS: Mapping[str, tuple[str, str]] = {
+    "pooling": ("cnnjax.bench.pooling", "pooling, forward and with its gradient"),
+    "conv": ("cnnjax.bench.conv", "convolution and its gradients, alone and inside a scan"),
+}

@@ -1,0 +1,114 @@
+"""Timing of candidates for the same work, interleaved in one process: cells -> rows -> summary.
+
+    cell = Cell({"method": "max"}, lambda: {"ours": compiled(ours, x), "flax": compiled(stock, x)})
+    rows = measure(cell, seconds=1.0)      # median, min and max in ms; ratio to the first candidate
+
+Every round runs each candidate once, beginning with another one, so that a slow second of a shared
+machine falls on all of them. A ratio is the median over rounds of other / ours: above 1, ours wins.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+LEAST_ROUNDS, MOST_ROUNDS = 5, 200
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A call that returns when its work is done, and the bytes it needs besides its results."""
+
+    run: Callable[[], object]
+    temporary_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One piece of work: labels, and what makes its candidates (ours first) when its turn comes.
+
+    In place of a candidate that cannot run here stands the reason.
+    """
+
+    labels: Mapping[str, str]
+    make: Callable[[], Mapping[str, Candidate | str]]
+
+
+def compiled(function: Callable[..., Any], *args: Any, options: Any = None) -> Candidate:
+    """Compile a JAX function for these arguments."""
+    program = jax.jit(function, compiler_options=options).lower(*args).compile()
+    memory = program.memory_analysis()
+    return Candidate(
+        lambda: jax.block_until_ready(program(*args)),
+        None if memory is None else int(memory.temp_size_in_bytes),
+    )
+
+
+def measure(cell: Cell, *, seconds: float) -> list[dict[str, Any]]:
+    """Return one row a candidate; `seconds` bounds the measured time (at least 5 rounds)."""
+    candidates = cell.make()
+    runs = {name: item for name, item in candidates.items() if isinstance(item, Candidate)}
+    times = interleaved({name: item.run for name, item in runs.items()}, seconds)
+    first = next(iter(runs))
+    rows = []
+    for name, item in candidates.items():
+        row: dict[str, Any] = {**cell.labels, "candidate": name}
+        if isinstance(item, str):
+            rows.append({**row, "absent": item})
+            continue
+        mine, others = times[first], times[name]
+        ratios = [other / one for one, other in zip(mine, others, strict=True)]
+        rows.append(
+            {
+                **row,
+                "median_ms": statistics.median(others) * 1e3,
+                "min_ms": min(others) * 1e3,
+                "max_ms": max(others) * 1e3,
+                "rounds": len(others),
+                "ratio": statistics.median(ratios),
+                "temporary_bytes": item.temporary_bytes,
+            }
+        )
+    return rows
+
+
+def interleaved(runs: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, list[float]]:
+    """Return the seconds that each call took in every round, after two rounds to warm up."""
+    for run in [*runs.values(), *runs.values()]:
+        run()
+    names, times = list(runs), {name: list[float]() for name in runs}
+    begin = time.perf_counter()
+    for turn in range(MOST_ROUNDS):
+        if turn >= LEAST_ROUNDS and time.perf_counter() - begin > seconds:
+            break
+        start = turn % len(names)
+        for name in names[start:] + names[:start]:
+            before = time.perf_counter()
+            runs[name]()
+            times[name].append(time.perf_counter() - before)
+    return times
+
+
+def summarise(rows: Iterable[Mapping[str, Any]], group: Sequence[str]) -> list[dict[str, Any]]:
+    """Return, per group of labels and candidate, the geometric mean and the least of the ratios."""
+    keys = [*group, "candidate"]
+    told = [row for row in rows if "ratio" in row]
+    told.sort(key=lambda row: [str(row[key]) for key in keys])
+    result = []
+    for values, members in itertools.groupby(told, lambda row: [row[key] for key in keys]):
+        ratios = [row["ratio"] for row in members]
+        result.append(
+            {
+                **dict(zip(keys, values, strict=True)),
+                "cells": len(ratios),
+                "geometric_mean": statistics.geometric_mean(ratios),
+                "least": min(ratios),
+            }
+        )
+    return result

@@ -1,0 +1,75 @@
+"""PyTorch as a candidate, where it is installed (extra `bench`): channels_last, same threads.
+
+candidate = forward_backward(lambda F, x: F.max_pool2d(x, 2), shape=(128, 32, 32, 64))
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from cnnjax.bench.measure import Candidate
+
+ABSENT = "PyTorch is not installed (pip install 'cnnjax[bench]')"
+
+
+def threads() -> int:
+    """Return the threads that XLA uses on this CPU, and that PyTorch is given."""
+    if os.environ.get("NPROC", "").isdigit():
+        return int(os.environ["NPROC"])
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def torch() -> Any:
+    """Return the module `torch` with its threads set, or None."""
+    try:
+        module = importlib.import_module("torch")
+    except ImportError:
+        return None
+    module.set_num_threads(threads())
+    return module
+
+
+def version() -> str:
+    """Return PyTorch's version, or why there is none."""
+    return torch().__version__ if torch() else ABSENT
+
+
+def image(shape: tuple[int, ...], *, gradient: bool = False) -> Any:
+    """Return a random NHWC-strided tensor for an NHWC `shape` (PyTorch says NCHW)."""
+    n, h, w, c = shape
+    x = torch().randn(n, c, h, w).to(memory_format=torch().channels_last)
+    return x.requires_grad_(gradient)
+
+
+def forward(function: Callable[[Any, Any], Any], *shapes: tuple[int, ...]) -> Candidate | str:
+    """Return function(torch.nn.functional, *images) as a candidate, without a graph."""
+    if torch() is None:
+        return ABSENT
+    images = [image(shape) for shape in shapes]
+
+    def run() -> object:
+        with torch().no_grad():
+            return function(torch().nn.functional, *images)
+
+    return Candidate(run)
+
+
+def forward_backward(
+    function: Callable[[Any, Any], Any], *shapes: tuple[int, ...]
+) -> Candidate | str:
+    """Return function and the gradients of its images as a candidate."""
+    if torch() is None:
+        return ABSENT
+    images = [image(shape, gradient=True) for shape in shapes]
+    seed = torch().randn_like(function(torch().nn.functional, *images).detach())
+
+    def run() -> object:
+        y = function(torch().nn.functional, *images)
+        return torch().autograd.grad(y, images, seed)
+
+    return Candidate(run)
