@@ -245,7 +245,7 @@ def _exact_sum(
     rows = jnp.sum((values * 2.0**bits).astype(integer), axis=axes[0], keepdims=True, dtype=integer)
     count = math.prod(values.shape[axis] for axis in axes[1:])
     base = max(room - max(count - 1, 0).bit_length(), 1)
-    digits = []
+    digits: list[jax.Array] = []
     for shift in reversed(range(0, room + 1, base)):
         digit = rows >> shift if not digits else (rows >> shift) & ((1 << base) - 1)
         digits.append(jnp.sum(digit, axis=axes, dtype=integer))
