@@ -38,7 +38,7 @@ SHARED = [
 ]
 
 
-@pytest.mark.parametrize("fields", SHARED, ids=str)
+@pytest.mark.parametrize("fields", SHARED, ids=lambda fields: ",".join(fields))
 def test_same_variables_and_numbers_as_flax(fields):
     flax, ours = nn.Conv(**fields), Conv(**fields)
     want, got = flax.init(KEY, X), ours.init(KEY, X)
