@@ -29,36 +29,41 @@ def cells() -> Iterator[Cell]:
     """Yield every shape x kernel x pass."""
     for size, channels, features in SHAPES:
         for k in KERNELS:
-            shape = (BATCH, size, size, channels)
-            x = jax.random.normal(jax.random.key(0), shape)
-            kernel = jax.random.normal(jax.random.key(1), (k, k, channels, features))
-            g = jax.random.normal(jax.random.key(2), (*shape[:3], features))
+            sizes = (size, channels, features, k)
             where = {"map": f"{size}x{size}x{channels}->{features}", "kernel": f"{k}x{k}"}
             for name in PASSES:
-                make = partial(_candidates, name, x, kernel, g)
-                yield Cell({**where, "pass": name}, make)
-            make = partial(_scanned, x, kernel, g)
-            yield Cell({**where, "pass": "kernel gradient in scan"}, make)
+                yield Cell({**where, "pass": name}, partial(_candidates, name, *sizes))
+            yield Cell({**where, "pass": "kernel gradient in scan"}, partial(_scanned, *sizes))
+
+
+def _inputs(
+    size: int, channels: int, features: int, k: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    x = jax.random.normal(jax.random.key(0), (BATCH, size, size, channels))
+    kernel = jax.random.normal(jax.random.key(1), (k, k, channels, features))
+    return x, kernel, jax.random.normal(jax.random.key(2), (BATCH, size, size, features))
 
 
 def _candidates(
-    name: str, x: jax.Array, kernel: jax.Array, g: jax.Array
+    name: str, size: int, channels: int, features: int, k: int
 ) -> dict[str, Candidate | str]:
-    work = PASSES[name]
+    arrays, work = _inputs(size, channels, features, k), PASSES[name]
     return {
-        "cnnjax": compiled(work(conv), x, kernel, g),
-        "lax": compiled(work(_stock), x, kernel, g),
-        "torch": _torch(name, x.shape, kernel.shape[-1], kernel.shape[0]),
+        "cnnjax": compiled(work(conv), *arrays),
+        "lax": compiled(work(stock), *arrays),
+        "torch": _torch(name, arrays[0].shape, features, k),
     }
 
 
-def _stock(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def stock(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Return what a JAX user writes."""
     layout = ("NHWC", "HWIO", "NHWC")
     return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
 
 
-def _scanned(x: jax.Array, kernel: jax.Array, g: jax.Array) -> dict[str, Candidate | str]:
+def _scanned(size: int, channels: int, features: int, k: int) -> dict[str, Candidate | str]:
     """Return ours in a scan of two steps; ours twice outside; JAX's own in the same scan."""
+    arrays = _inputs(size, channels, features, k)
 
     def scan(convolve: Function) -> Function:
         step = kernel_gradient(convolve)
@@ -76,9 +81,9 @@ def _scanned(x: jax.Array, kernel: jax.Array, g: jax.Array) -> dict[str, Candida
         return sum(step(x, kernel, g * scale) for scale in range(1, 1 + STEPS))
 
     return {
-        "cnnjax": compiled(scan(conv), x, kernel, g),
-        "cnnjax outside": compiled(outside, x, kernel, g),
-        "lax": compiled(scan(_stock), x, kernel, g),
+        "cnnjax": compiled(scan(conv), *arrays),
+        "cnnjax outside": compiled(outside, *arrays),
+        "lax": compiled(scan(stock), *arrays),
     }
 
 

@@ -31,33 +31,27 @@ Function = Callable[[jax.Array], jax.Array]
 
 def cells() -> Iterator[Cell]:
     """Yield every method x (window, stride) x pass."""
-    x = jax.random.normal(jax.random.key(0), SHAPE)
     for method in OTHERS:
         for window, stride in SIZES if method != "aps" else ((2, 2),):
-            ours, stock, others = OTHERS[method](window, stride)
-            g = jax.random.normal(jax.random.key(1), jax.eval_shape(ours, x).shape)
             for name in ("forward", "forward+backward"):
                 labels = {"method": method, "window/stride": f"{window}/{stride}", "pass": name}
-                yield Cell(labels, partial(candidates, name, x, g, ours, stock, others))
+                yield Cell(labels, partial(candidates, method, window, stride, name))
 
 
-def candidates(
-    name: str,
-    x: jax.Array,
-    g: jax.Array,
-    ours: Function,
-    stock: dict[str, Function],
-    others: Any,
-) -> dict[str, Candidate | str]:
+def candidates(method: str, window: int, stride: int, name: str) -> dict[str, Candidate | str]:
     """Return ours, stock and PyTorch's form of one pass."""
+    ours, stock, others = OTHERS[method](window, stride)
+    x = jax.random.normal(jax.random.key(0), SHAPE)
     functions = {"cnnjax": ours, **stock}
+    made: dict[str, Candidate | str]
     if name == "forward":
         made = {key: compiled(function, x) for key, function in functions.items()}
-        theirs = torch.forward(others, SHAPE) if callable(others) else others
+        theirs = torch.forward
     else:
+        g = jax.random.normal(jax.random.key(1), jax.eval_shape(ours, x).shape)
         made = {key: compiled(with_gradient(f), x, g) for key, f in functions.items()}
-        theirs = torch.forward_backward(others, SHAPE) if callable(others) else others
-    return {**made, "torch": theirs} if isinstance(theirs, (Candidate, str)) else dict(made)
+        theirs = torch.forward_backward
+    return {**made, "torch": others if isinstance(others, str) else theirs(others, SHAPE)}
 
 
 def with_gradient(function: Function) -> Callable[[jax.Array, jax.Array], object]:

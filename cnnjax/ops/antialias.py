@@ -5,7 +5,6 @@ y = antialias.blur(x, stride=(2, 2), filter_size=3, padding="REFLECT")
 
 from __future__ import annotations
 
-import math
 from typing import Annotated
 
 import jax
@@ -13,6 +12,7 @@ import jax
 from cnnjax.ops import local
 from cnnjax.ops import padding as pads
 from cnnjax.ops.allowed import Number
+from cnnjax.ops.filters import binomial
 from cnnjax.ops.padding import Padding, Pair
 from cnnjax.ops.weighted import weighted
 
@@ -39,8 +39,3 @@ def max_blur(
     """Dense maximum, then `blur` (MaxBlurPool, Zhang 2019)."""
     x = local.maximum(x, window=window, stride=(1, 1), padding=padding)
     return blur(x, stride=stride, padding=padding, filter_size=filter_size)
-
-
-def binomial(size: int) -> list[float]:
-    """Row `size - 1` of Pascal's triangle over its sum: [1, 2, 1] / 4 for size 3."""
-    return [math.comb(size - 1, k) / 2.0 ** (size - 1) for k in range(size)]

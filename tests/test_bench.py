@@ -1,0 +1,140 @@
+"""`cnnjax bench`: interleaving, ratios, summary, JSON, mistakes; every workload's cells once."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnnjax.bench import WORKLOADS, conv, measure, pooling, torch
+from cnnjax.bench.measure import Candidate, Cell
+from cnnjax.cli import main
+
+
+def sleeping(seconds: float) -> Candidate:
+    return Candidate(lambda: time.sleep(seconds))
+
+
+def test_candidates_are_interleaved_and_take_turns_at_going_first():
+    order: list[str] = []
+    runs = {name: lambda name=name: order.append(name) for name in "abc"}
+    times = measure.interleaved(runs, 1e-9)
+    assert [len(times[name]) for name in "abc"] == [measure.LEAST_ROUNDS] * 3
+    rounds = ["".join(order[i : i + 3]) for i in range(6, len(order), 3)]
+    assert rounds[:4] == ["abc", "bca", "cab", "abc"]
+
+
+def test_rows_have_medians_ratios_and_reasons():
+    made = {"ours": sleeping(0.004), "slow": sleeping(0.016), "none": "not installed"}
+    rows = measure.measure(Cell({"size": "3"}, lambda: made), seconds=0.05)
+    ours, slow, none = rows
+    assert none == {"size": "3", "candidate": "none", "absent": "not installed"}
+    assert ours["ratio"] == 1 and ours["size"] == "3"
+    assert slow["ratio"] > 1.5
+    assert all(row["min_ms"] <= row["median_ms"] <= row["max_ms"] for row in (ours, slow))
+    assert slow["min_ms"] >= 15 and slow["rounds"] >= measure.LEAST_ROUNDS
+
+
+def test_summary_is_the_geometric_mean_and_the_least_over_a_group():
+    rows = [
+        {"method": "max", "size": str(i), "candidate": "flax", "ratio": ratio}
+        for i, ratio in enumerate((2.0, 8.0))
+    ]
+    rows += [{"method": "aps", "size": "1", "candidate": "flax", "ratio": 5.0}]
+    rows += [{"method": "aps", "size": "1", "candidate": "torch", "absent": "no"}]
+    aps, largest = measure.summarise(rows, ("method",))
+    assert aps["geometric_mean"] == pytest.approx(5) and aps["cells"] == 1
+    assert largest["geometric_mean"] == pytest.approx(4) and largest["least"] == 2
+
+
+def test_compiled_candidates_tell_their_memory():
+    candidate = measure.compiled(lambda x: jnp.sort(x @ x.T, 0).sum(), jnp.ones((64, 64)))
+    assert candidate.temporary_bytes >= 64 * 64 * 4
+    np.testing.assert_array_equal(candidate.run(), 64.0**3)
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_workloads_name_their_cells(name):
+    workload = importlib.import_module(WORKLOADS[name][0])
+    labels = [cell.labels for cell in workload.cells()]
+    assert len({tuple(label.items()) for label in labels}) == len(labels)
+    assert all(key in label for label in labels for key in workload.GROUP)
+
+
+@pytest.mark.parametrize("method", pooling.OTHERS)
+def test_pooling_candidates_do_the_same_work(method, monkeypatch):
+    monkeypatch.setattr(pooling, "SHAPE", (2, 9, 8, 3))
+    x = jax.random.normal(jax.random.key(0), pooling.SHAPE)
+    ours, stock, _ = pooling.OTHERS[method](3 if method != "aps" else 2, 2)
+    if method == "aps":
+        return  # beside our own max: another pool, the same stride
+    for other in stock.values():
+        g = jnp.ones(jax.eval_shape(ours, x).shape)
+        got, want = (jax.jit(pooling.with_gradient(f))(x, g) for f in (ours, other))
+        for a, b in zip(got, want, strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", conv.PASSES)
+def test_convolution_candidates_do_the_same_work(name):
+    x, kernel = jnp.ones((2, 6, 6, 3)), jnp.arange(108.0).reshape(3, 3, 3, 4)
+    g = jnp.ones((2, 6, 6, 4))
+    work = conv.PASSES[name]
+    got, want = (jax.jit(work(f))(x, kernel, g) for f in (conv.conv, conv.stock))
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
+def test_without_pytorch_its_column_says_so(monkeypatch):
+    monkeypatch.setattr(torch, "torch", lambda: None)
+    assert torch.forward(lambda F, x: x, (1, 2, 2, 1)) == torch.ABSENT
+    assert torch.forward_backward(lambda F, x: x, (1, 2, 2, 1)) == torch.ABSENT
+    assert torch.version() == torch.ABSENT
+
+
+def test_command(monkeypatch, tmp_path, capsys):
+    def cells():
+        for size in ("1", "2"):
+            yield Cell({"pass": "forward", "size": size}, lambda: made)
+
+    made = {"ours": sleeping(0.001), "other": sleeping(0.003), "torch": "no PyTorch here"}
+
+    monkeypatch.setattr(conv, "cells", cells)
+    path = tmp_path / "bench.json"
+    assert main(["bench", "conv", f"--json={path}", "--seconds=0.01"]) == 0
+    shown = capsys.readouterr().out
+    assert "forward, 2" in shown and "no PyTorch here" in shown and "geometric mean" in shown
+    report = json.loads(path.read_text())
+    assert report["workload"] == "conv" and len(report["rows"]) == 6
+    assert {"jax", "commit", "cpu", "threads", "torch"} <= report["machine"].keys()
+    other = next(row for row in report["summary"] if row["candidate"] == "other")
+    assert other["cells"] == 2 and math.isfinite(other["geometric_mean"])
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ([], "expected one workload"),
+        (["pool"], "did you mean pooling"),
+        (["pooling", "conv"], "expected one workload"),
+        (["conv", "--only=nowhere"], "--only: no cell of conv"),
+        (["conv", "--seconds=fast"], "--seconds: expected a number > 0"),
+        (["conv", "--seconds=0"], "--seconds: expected a number > 0"),
+        (["conv", "--json=no/such/place.json"], "--json: no directory"),
+        (["conv", "--threads=3"], "threads"),
+    ],
+)
+def test_mistakes_are_one_line(words, text, capsys):
+    assert main(["bench", *words]) == 2
+    error = capsys.readouterr().err
+    assert text in error and len(error.splitlines()) == 1
+
+
+def test_help_lists_the_workloads(capsys):
+    assert main(["bench", "--help"]) == 0
+    assert set(WORKLOADS) <= set(capsys.readouterr().out.split())
