@@ -40,14 +40,8 @@ def test_table_conv_is_a_convolution_with_holes() -> None:
     x = net_numbers.images((2, 9, 8, 6))
     layer = TableConv(features=16, kernel_size=(5, 5), padding="VALID")
     variables = net_numbers.variables(layer, x.shape[1:])
-    kernel = np.zeros((5, 5, 6, 16), np.float32)
-    flat = iter(np.moveaxis(np.asarray(variables["params"]["kernel"]), -1, 0))
-    for target, row in enumerate(C3):
-        for source in sorted(row):
-            kernel[:, :, source, target] = next(flat)
-    taps = np.lib.stride_tricks.sliding_window_view(np.asarray(x), (5, 5), axis=(1, 2))
-    expected = np.einsum("nhwcij,ijcd->nhwd", taps, kernel)
-    expected = expected + variables["params"]["bias"]
+    kernel = full_kernel(variables["params"]["kernel"])
+    expected = slide(x, kernel, variables["params"]["bias"])
     np.testing.assert_allclose(layer.apply(variables, x), expected, atol=1e-5)
 
 
@@ -81,17 +75,44 @@ def test_rbf_is_zero_on_its_picture() -> None:
     np.testing.assert_array_equal(penalties, 4 * different)
 
 
-def test_logits_are_minus_distances() -> None:
+def squash(x: np.ndarray) -> np.ndarray:
+    return 1.7159 * np.tanh(2 / 3 * x)
+
+
+def slide(x: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    taps = np.lib.stride_tricks.sliding_window_view(x, kernel.shape[:2], axis=(1, 2))
+    return np.einsum("nhwcij,ijcd->nhwd", taps, kernel) + bias
+
+
+def subsample(x: np.ndarray, coefficient: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    n, height, width, channels = x.shape
+    blocks = x.reshape(n, height // 2, 2, width // 2, 2, channels)
+    return coefficient * blocks.mean(axis=(2, 4)) + bias
+
+
+def full_kernel(flat: np.ndarray) -> np.ndarray:
+    """C3's kernel with zeros where nothing is connected."""
+    kernel = np.zeros((5, 5, 6, 16), np.float32)
+    ends = np.cumsum([len(row) for row in C3])
+    for target, (row, end) in enumerate(zip(C3, ends, strict=True)):
+        kernel[:, :, sorted(row), target] = flat[:, :, end - len(row) : end]
+    return kernel
+
+
+def test_forward_pass_is_the_papers() -> None:
+    """C1, S2, C3, S4, C5, F6 and the output, each squashed where the paper squashes, in NumPy."""
     net = LeNet5(num_classes=10)
     x = net_numbers.images((3, 32, 32, 1))
     variables = net_numbers.variables(net, x.shape[1:])
-    logits = np.asarray(net.apply(variables, x))
-    assert (logits < 0).all()
-    _, state = net.apply(variables, x, capture_intermediates=True, mutable=["intermediates"])
-    f6 = state["intermediates"]["f6"]["__call__"][0]
-    squashed = 1.7159 * np.tanh(2 / 3 * np.asarray(f6))
-    expected = -((squashed[:, None] - bitmaps(10)[None]) ** 2).sum(axis=-1)
-    np.testing.assert_allclose(logits, expected, rtol=1e-5)
+    p = variables["params"]
+    y = squash(slide(x, **p["c1"]["conv"]))
+    y = squash(subsample(y, **p["c1"]["pool"]))
+    y = squash(slide(y, full_kernel(p["c3"]["conv"]["kernel"]), p["c3"]["conv"]["bias"]))
+    y = squash(subsample(y, **p["c3"]["pool"]))
+    y = squash(slide(y, **p["c5"]["conv"])).reshape(3, 120)
+    y = squash(y @ p["f6"]["kernel"] + p["f6"]["bias"])
+    expected = -((y[:, None] - bitmaps(10)[None]) ** 2).sum(axis=-1)
+    np.testing.assert_allclose(net.apply(variables, x), expected, rtol=1e-4)
 
 
 def test_published_loss() -> None:

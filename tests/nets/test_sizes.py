@@ -60,6 +60,7 @@ BLOCKS: dict[str, dict[str, Map]] = {
         "stem": (112, 64),
         "stem_pool": (56, 64),
         "stage0_block1": (56, 64),
+        "stage1_block0/conv0/conv": (28, 128),
         "stage1_block1": (28, 128),
         "stage2_block1": (14, 256),
         "stage3_block1": (7, 512),
@@ -67,6 +68,8 @@ BLOCKS: dict[str, dict[str, Map]] = {
     "resnet50": {
         "stem_pool": (56, 64),
         "stage0_block2": (56, 256),
+        "stage1_block0/conv0/conv": (56, 128),
+        "stage1_block0/conv1/conv": (28, 128),
         "stage1_block3": (28, 512),
         "stage2_block5": (14, 1024),
         "stage3_block2": (7, 2048),
@@ -74,6 +77,7 @@ BLOCKS: dict[str, dict[str, Map]] = {
     "resnet20_cifar": {
         "stem": (32, 16),
         "stage0_block2": (32, 16),
+        "stage1_block0/conv0/conv": (16, 32),
         "stage1_block2": (16, 32),
         "stage2_block2": (8, 64),
     },
@@ -98,6 +102,7 @@ class Watch:
     def __init__(self) -> None:
         self.maps: dict[str, Map] = {}
         self.layers: list[Map] = []
+        self.borders: dict[str, Any] = {}
 
     def __call__(self, call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         y = call(*args, **kwargs)
@@ -108,6 +113,7 @@ class Watch:
             self.maps["/".join(context.module.path)] = shape
             if isinstance(context.module, Conv) or hasattr(context.module, "dense"):
                 self.layers.append(shape)
+                self.borders["/".join(context.module.path)] = context.module.padding
         return y
 
 
@@ -148,3 +154,24 @@ def test_depths_are_the_names() -> None:
             jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)
         ]
         assert sum("kernel" in path and "projection" not in path for path in paths) == depth
+
+
+@pytest.mark.parametrize(
+    ("name", "borders"),
+    [
+        (
+            "alexnet",
+            {"conv1/conv": ((2, 2), (2, 2)), "pool1": "VALID", "conv2/conv": "ZEROS"},
+        ),
+        ("alexnet_2012", {"conv1/conv": "VALID", "pool1": "VALID", "conv2/pool": "VALID"}),
+        ("zfnet", {"conv1/conv": ((1, 1), (1, 1)), "pool1": "SAME", "conv5/pool": "VALID"}),
+        ("lenet5", {"c1/conv": "VALID", "c5/conv": "VALID", "c1/pool": "ZEROS"}),
+        ("googlenet", {"conv1/conv": "ZEROS", "pool1": "SAME", "inception3a_pool": "ZEROS"}),
+        ("resnet18", {"stem/conv": "ZEROS", "stem_pool": "ZEROS"}),
+        ("cnn", {"stage0/conv": "SAME", "stage0/pool": "SAME"}),
+    ],
+)
+def test_published_borders(name: str, borders: dict[str, Any]) -> None:
+    """Sizes alone do not tell where a border's odd pixel lies."""
+    seen, _ = watch(name)
+    assert {key: seen.borders[key] for key in borders} == borders
