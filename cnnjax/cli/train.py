@@ -4,57 +4,120 @@ Train one network and measure it: accuracy, accuracy at shifted places, shift co
 
   cnnjax train --pool=aps --stride=3 --padding=CIRCULAR --head=gap
   cnnjax train --net=lenet5_modern --dataset=mnist --data_dir=DIR --epochs=3 --out=runs/lenet
+  cnnjax train --devices=0 --batch_size=512 --out=runs/wide --checkpoint_every=200
 
-With --out the run is kept in DIR: config.json, env.json, metrics.jsonl, variables.npz, result.json.
+With --out the run is kept in DIR: config.json, env.json, metrics.jsonl, variables.npz, result.json
+and checkpoints/. The same command again goes on from the last checkpoint. SIGTERM writes one and
+ends with status 75: run it again. Several processes: see `cnnjax launch --help`; under srun and
+mpirun they find each other.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
+from collections.abc import Callable
 from typing import Any
 
+import jax
+
+from cnnjax import build
 from cnnjax.cli.flags import Flags
-from cnnjax.config import Config
+from cnnjax.config import Config, identity
+from cnnjax.study.compilation import use_cache
 from cnnjax.study.trial import TrialFiles, limit_threads, measure, run, run_in
+from cnnjax.train import processes
+from cnnjax.train.checkpoints import Checkpoints
 from cnnjax.train.parallel import make_plan
+from cnnjax.train.training import Stopped
+
+FAILED, RESUMABLE = 1, 75  # 75 is EX_TEMPFAIL: try again later
 
 
 def main(words: list[str]) -> int:
     """Run the verb; return the exit status: 1 where the loss stopped being finite."""
-    flags = Flags("train", __doc__ or "")
-    flags.config(sweep=False)
-    flags.string("out", None, "directory of the run (default: nothing is kept)")
+    flags = define_flags()
     rest = flags.parse(words)
     if rest is None:
         return 0
     if rest:
         raise ValueError(f"expected flags only, got {' '.join(rest)!r}")
     config = Config(**{name: values[0] for name, values in flags.given_config().items()})
+    if config.checkpoint_every and flags.out is None:
+        raise ValueError("checkpoint_every: expected --out=DIR, where checkpoints are kept")
     limit_threads(config.threads)
+    use_cache()
+    processes.join(flags.coordinator, flags.num_processes, flags.process_id)
     plan = make_plan(config.parallel, config.devices)
     plan.check(batch_size=config.batch_size, microbatches=config.microbatches)
-    result = _run(config, flags.out)
+    try:
+        result = _run(config, flags.out)
+    except Stopped as stopped:
+        print(f"cnnjax train: {stopped}; the same command goes on from there", file=sys.stderr)
+        return RESUMABLE
+    return _conclude(result)
+
+
+def define_flags() -> Flags:
+    """Return the flags of the verb."""
+    flags = Flags("train", __doc__ or "")
+    flags.config(sweep=False)
+    flags.string("out", None, "directory of the run (default: nothing is kept)")
+    flags.string("coordinator", None, "HOST:PORT of process 0, where there are several processes")
+    flags.integer("num_processes", None, "how many processes there are")
+    flags.integer("process_id", None, "which of them this is, from 0 on", least=0)
+    return flags
+
+
+def _conclude(result: dict[str, Any]) -> int:
     if result["status"] == "failed":
         print(f"cnnjax train: {result['reason']}", file=sys.stderr)
-        return 1
-    for name, value in result["metrics"].items():
-        print(f"{name:16}{value:.4f}" if isinstance(value, float) else f"{name:16}{value}")
+        return FAILED
+    if processes.is_first():
+        for name, value in result["metrics"].items():
+            print(f"{name:16}{value:.4f}" if isinstance(value, float) else f"{name:16}{value}")
     return 0
 
 
 def _run(config: Config, out: str | None) -> dict[str, Any]:
     if out is None:
-        return measure(config, show)
-    if TrialFiles(out).result() is not None:
+        return measure(config, Show(config))
+    files = TrialFiles(out)
+    if files.result() is not None:
         return run(config, out)
-    return run_in(TrialFiles(out), config, show)
+    if processes.is_first():
+        try:
+            return run_in(files, config, Show(config), stop=on_sigterm())
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("the same command goes on from the last checkpoint") from None
+    with Checkpoints(files.root / "checkpoints", owner=identity(config)) as checkpoints:
+        return measure(config, checkpoints=checkpoints)
 
 
-def show(line: dict[str, Any]) -> None:
-    """Print one epoch's line on stderr."""
-    rate = line["images"] / line["seconds"]
-    print(
-        f"epoch {line['epoch']:3}  loss {line['loss']:.4f}  accuracy {line['accuracy']:.4f}  "
-        f"{rate:,.0f} images/s",
-        file=sys.stderr,
-    )
+def on_sigterm() -> Callable[[], bool]:
+    """Return what is true once this process has received SIGTERM."""
+    asked = threading.Event()
+    # In several processes SIGTERM is jax.distributed's, which tells all of them.
+    if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda signum, frame: asked.set())
+    return asked.is_set
+
+
+class Show:
+    """Print each epoch's line on stderr, with images a second and the time left."""
+
+    def __init__(self, config: Config) -> None:
+        self.epochs, self.spent = build.epochs(config), 0.0
+
+    def __call__(self, line: dict[str, Any]) -> None:
+        if not processes.is_first():
+            return
+        self.spent += line["seconds"]
+        left = self.spent / line["epoch"] * (self.epochs - line["epoch"])
+        print(
+            f"epoch {line['epoch']:3}/{self.epochs}  loss {line['loss']:.4f}  "
+            f"accuracy {line['accuracy']:.4f}  {line['images'] / line['seconds']:,.0f} images/s  "
+            f"{left:,.0f} s left",
+            file=sys.stderr,
+        )

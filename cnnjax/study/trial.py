@@ -19,14 +19,16 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from cnnjax import build, data
-from cnnjax.config import SCHEMA, Config, to_dict, trial_id
+from cnnjax.config import SCHEMA, Config, from_dict, identity, to_dict, trial_id
 from cnnjax.study.environment import describe
 from cnnjax.study.judge import guarantee, judge
 from cnnjax.study.store import TrialFiles
+from cnnjax.train.checkpoints import Checkpoints
 from cnnjax.train.fit import Diverged
-from cnnjax.train.training import train
+from cnnjax.train.training import Stopped, train
 
 Report = Callable[[dict[str, Any]], None]
+Stop = Callable[[], bool]
 
 
 def ignore(line: Any) -> None:
@@ -51,8 +53,15 @@ def run(config: Config, out_dir: str | os.PathLike[str] | None = None) -> dict[s
     return finished
 
 
-def run_in(files: TrialFiles, config: Config, report: Report = ignore) -> dict[str, Any]:
-    """Run a trial and keep its files; one that fails is finished too, with its reason."""
+def run_in(
+    files: TrialFiles, config: Config, report: Report = ignore, stop: Stop | None = None
+) -> dict[str, Any]:
+    """Run a trial and keep its files; one that fails is finished too, with its reason.
+
+    A trial with checkpoints goes on from the last one. FileExistsError where the directory is
+    another trial's; Stopped where `stop()` turned true and a checkpoint was written.
+    """
+    refuse_another(files, config)
     files.start(to_dict(config), describe(threads=config.threads))
 
     def on_epoch(line: dict[str, Any]) -> None:
@@ -60,8 +69,11 @@ def run_in(files: TrialFiles, config: Config, report: Report = ignore) -> dict[s
         report(line)
 
     try:
-        result = measure(config, on_epoch, files.save_variables)
-    except OSError:
+        with Checkpoints(
+            files.root / "checkpoints", owner=identity(config), keep=config.checkpoint_keep
+        ) as checkpoints:
+            result = measure(config, on_epoch, files.save_variables, checkpoints, stop)
+    except (OSError, Stopped):
         raise  # a full disk or a missing data file is not the trial's own failure
     except Exception as error:
         result = _header(config) | {"status": "failed", "reason": _reason(error)}
@@ -69,13 +81,31 @@ def run_in(files: TrialFiles, config: Config, report: Report = ignore) -> dict[s
     return result
 
 
-def measure(config: Config, on_epoch: Report = ignore, keep: Report = ignore) -> dict[str, Any]:
+def refuse_another(files: TrialFiles, config: Config) -> None:
+    """Raise FileExistsError where the directory holds a trial, even one half done, of another."""
+    try:
+        there = trial_id(from_dict(files.config()))
+    except FileNotFoundError:
+        return
+    except (ValueError, TypeError):
+        there = "of another version"
+    if there != trial_id(config):
+        raise FileExistsError(f"{files.root} holds another trial, {there}; choose a new directory")
+
+
+def measure(
+    config: Config,
+    on_epoch: Report = ignore,
+    keep: Report = ignore,
+    checkpoints: Checkpoints | None = None,
+    stop: Stop | None = None,
+) -> dict[str, Any]:
     """Train the network of `config` and measure it; `keep` receives the trained variables."""
     start = time.perf_counter()
     limit_threads(config.threads)
     dataset = data.load(config.dataset, config.data_dir)
     net = build.build_net(config, dataset.num_classes, dataset.image_shape)
-    variables = train(config, net, dataset, on_epoch)
+    variables = train(config, net, dataset, on_epoch, checkpoints=checkpoints, stop=stop)
     trained = time.perf_counter()
     metrics, places = judge(config, net, variables, dataset)
     arrays = flat(variables)

@@ -22,7 +22,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from cnnjax.train.parallel import host_copy
+from cnnjax.train.parallel import host_copy, put_like
 from cnnjax.train.progress import Progress, leaf_name
 
 ASIDE = "damaged"
@@ -226,7 +226,7 @@ def rebuilt(template: Any, leaves: dict[str, np.ndarray], where: Path) -> Any:
                 f"{where} is of another network or optimiser: {name} is {there}, expected {here}"
             )
     return jax.tree_util.tree_map_with_path(
-        lambda path, old: _like(old, leaves[leaf_name(path)]), template
+        lambda path, old: put_like(old, leaves[leaf_name(path)], old.sharding), template
     )
 
 
@@ -239,13 +239,6 @@ def _abstract(x: Any) -> Any:
 
 def _say(leaf: np.ndarray | None) -> str:
     return "absent" if leaf is None else f"{leaf.dtype}{list(leaf.shape)}"
-
-
-def _like(old: Any, value: np.ndarray) -> Any:
-    if not jax.dtypes.issubdtype(old.dtype, jax.dtypes.prng_key):
-        return jax.device_put(value, old.sharding)
-    key = jax.random.wrap_key_data(value, impl=jax.random.key_impl(old))
-    return jax.device_put(key, old.sharding)
 
 
 def _latest_loss(progress: Progress) -> float:

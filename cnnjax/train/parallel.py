@@ -76,7 +76,9 @@ class Plan:
 
     def replicate(self, state: Any) -> Any:
         """Put one copy of the state on every device."""
-        return state if self.mode == "jit" else jax.device_put(state, self._everywhere)
+        if self.mode == "jit":
+            return state
+        return jax.tree.map(lambda x: put_like(x, _copy(x), self._everywhere), state)
 
     def place(self, batch: Mapping[str, np.ndarray]) -> Any:
         """Put this process's rows of a batch where the step wants them."""
@@ -133,6 +135,14 @@ def make_plan(mode: str | None = None, devices: int | None = None) -> Plan:
 def host_copy(tree: Any) -> Any:
     """Return a replicated tree as numpy arrays of its own; keys as their data."""
     return jax.tree.map(_copy, tree)
+
+
+def put_like(old: Any, value: np.ndarray, sharding: Any) -> Any:
+    """Return `value` (the same in every process) as an array or a random key, as `old` is one."""
+    if jax.dtypes.issubdtype(old.dtype, jax.dtypes.prng_key):
+        data = jax.make_array_from_process_local_data(sharding, value)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(old))
+    return jax.make_array_from_process_local_data(sharding, value)
 
 
 def _copy(x: Any) -> np.ndarray:

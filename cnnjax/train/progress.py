@@ -62,20 +62,24 @@ class Progress:
         pending, self.pending = jax.device_get(self.pending), []
         for step, sums in enumerate(pending, start=first):
             if not np.isfinite(sums["loss"]):
-                raise Diverged(self._diagnosis(step, float(sums["loss"]), params), step)
+                text = f"the loss is {sums['loss']} at step {step} (epoch {self.epoch + 1})"
+                raise Diverged(text + self._largest(params), step)
+            gradients = sums.get("gradients")
+            if gradients is not None and not np.isfinite(gradients).all():
+                text = f"the gradient is not finite at step {step} (epoch {self.epoch + 1})"
+                raise Diverged(text + self._largest(params), step)
             for name in NAMES:
                 # float64, in the order of the steps: the same sum wherever one looks.
                 self.totals[name] += float(sums[name])
-            self.gradients = sums.get("gradients")
+            self.gradients = gradients
 
-    def _diagnosis(self, step: int, loss: float, params: Any) -> str:
-        text = f"the loss is {loss} at step {step} (epoch {self.epoch + 1})"
+    def _largest(self, params: Any) -> str:
         if self.gradients is None or params is None:
-            return text
+            return ""
         names = [leaf_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-        order = np.argsort(-np.nan_to_num(self.gradients, nan=np.inf))[:LARGEST]
+        order = np.argsort(-self.gradients)[:LARGEST]
         found = ", ".join(f"{names[i]} {self.gradients[i]:.3g}" for i in order)
-        return f"{text}; largest gradients a step before: {found}"
+        return f"; largest gradients a step before: {found}"
 
     def means(self) -> dict[str, Any]:
         """Return loss, accuracy and images of the epoch at hand, as far as looked at."""

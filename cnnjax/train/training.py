@@ -1,10 +1,15 @@
 """Training as a Config says: network and data set -> trained variables.
 
-variables = train(config, net, dataset, on_epoch=print)
+    variables = train(config, net, dataset, on_epoch=print)
+
+With checkpoints the run goes on from the last of them, in the middle of an epoch too, and ends in
+the same bits as one that was never stopped.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -13,34 +18,94 @@ import jax
 from cnnjax import build
 from cnnjax.config import Config
 from cnnjax.data import Dataset
-from cnnjax.train.fit import Report, fit, ignore
+from cnnjax.train import processes
+from cnnjax.train.checkpoints import Checkpoints
+from cnnjax.train.fit import Diverged, Report, fit, ignore, never
 from cnnjax.train.parallel import Plan, make_plan
+from cnnjax.train.progress import Progress
 from cnnjax.train.step import Method, TrainState, create_state, train_step
 
 
+class Stopped(Exception):
+    """Training was asked to stop and has saved where it stands; the same call goes on."""
+
+
 def train(
-    config: Config, net: nn.Module, dataset: Dataset, on_epoch: Report = ignore
+    config: Config,
+    net: nn.Module,
+    dataset: Dataset,
+    on_epoch: Report = ignore,
+    *,
+    checkpoints: Checkpoints | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> dict[str, Any]:
     """Return the variables after all epochs; Diverged where a loss stops being finite.
 
-    Raises ValueError where devices, batch size and microbatches do not go together.
+    With `checkpoints` one is written every `config.checkpoint_every` steps, and when `stop()` turns
+    true (in several processes: when one of them receives SIGTERM), which raises Stopped. Raises
+    ValueError where devices, batch size and microbatches do not go together.
     """
     plan = make_plan(config.parallel, config.devices)
     plan.check(batch_size=config.batch_size, microbatches=config.microbatches)
     steps = build.epochs(config) * build.steps_per_epoch(config, dataset)
     tx = build.build_optimizer(config, steps)
-    state = fit(
+    state = first_state(config, plan, net, tx, dataset)
+    state, progress = resumed(state, checkpoints, on_epoch)
+    fitted = functools.partial(
+        fit,
         plan.compile(build_step(config, plan, net, tx, dataset)),
-        first_state(config, plan, net, tx, dataset),
+        state,
         dataset.train,
         epochs=build.epochs(config),
         batch_size=config.batch_size,
         seed=config.seed,
         on_epoch=on_epoch,
+        between=saver(checkpoints, config.checkpoint_every, stop),
+        progress=progress,
         place=plan.place,
         part=plan.rows(config.batch_size),
     )
-    return plan.collect(state.variables)
+    try:
+        return plan.collect(fitted().variables)
+    except Diverged as error:
+        last = None if checkpoints is None else checkpoints.last
+        known = "no checkpoint" if last is None else f"last good checkpoint: step {last}"
+        raise Diverged(f"{error}; {known}", error.step) from None
+
+
+def resumed(
+    state: TrainState, checkpoints: Checkpoints | None, on_epoch: Report
+) -> tuple[TrainState, Progress]:
+    """Return where to go on; the epochs before it are reported again."""
+    found = None if checkpoints is None else checkpoints.restore(state)
+    if found is None:
+        return state, Progress()
+    for line in found[1].lines:
+        on_epoch(line)
+    return found
+
+
+def saver(
+    checkpoints: Checkpoints | None, every: int | None, stop: Callable[[], bool] | None
+) -> Callable[[TrainState, Progress], None]:
+    """Return what happens between two steps: a checkpoint now and then, a last one at the end."""
+    if checkpoints is None:
+        return never
+    asked = (
+        processes.asked_to_stop if jax.process_count() > 1 else (lambda step: bool(stop and stop()))
+    )
+
+    def between(state: TrainState, progress: Progress) -> None:
+        last = asked(progress.step)
+        if not last and (every is None or progress.step % every):
+            return
+        progress.look(state.params)
+        checkpoints.save(state, progress)
+        if last:
+            checkpoints.wait()
+            raise Stopped(f"stopped after step {progress.step}, saved in {checkpoints.root}")
+
+    return between
 
 
 def method(config: Config, plan: Plan) -> Method:

@@ -1,0 +1,173 @@
+"""usage: cnnjax launch --nproc=N [--max_restarts=R] -- train [FLAGS]
+
+Run one training in N processes of this machine, which share its devices.
+
+  cnnjax launch --nproc=2 -- train --out=runs/wide --checkpoint_every=200
+
+When one process dies all are stopped and started again, from the last checkpoint (give --out and
+--checkpoint_every), at most R times. SIGTERM makes them save and end with status 75: the same
+command goes on. On a CPU, JAX_NUM_CPU_DEVICES says how many devices each process has; under srun or
+mpirun start `cnnjax train` itself, the processes find each other.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+from cnnjax.cli.flags import Flags
+from cnnjax.train.processes import free_port
+
+RESUMABLE, GAVE_UP = 75, 70
+# What every process finds for itself: mistakes, failed trainings, requests to stop.
+FINAL = (1, 2, RESUMABLE)
+GRACE_SECONDS, POLL_SECONDS = 30.0, 0.05
+# Lines of the runtime below, which say nothing to a user.
+NOISE = re.compile(r"^\[Gloo\]|^[EWIF]\d{4} |^\*\*\*|^\s+@|^\s*$")
+
+
+@dataclass
+class Member:
+    """One of the processes, and the last lines it wrote on stderr."""
+
+    index: int
+    process: subprocess.Popen[str]
+    listeners: list[threading.Thread] = field(default_factory=list)
+    lines: collections.deque[str] = field(default_factory=lambda: collections.deque(maxlen=20))
+
+    @property
+    def status(self) -> int | None:
+        """The exit status; negative for a signal, None while it runs."""
+        return self.process.poll()
+
+    def reason(self) -> str:
+        """Return in one line how it ended."""
+        status = self.status
+        how = f"ended with status {status}"
+        if status is not None and status < 0:
+            how = f"was killed by {signal.Signals(-status).name}"
+        said = [line for line in self.lines if line.startswith("cnnjax ")]
+        return f"process {self.index} {how}" + (f" ({said[-1]})" if said else "")
+
+
+def main(words: list[str]) -> int:
+    """Run the verb; return the status of the training, 70 where it died too often."""
+    cut = words.index("--") if "--" in words else len(words)
+    flags = Flags("launch", __doc__ or "")
+    flags.integer("nproc", None, "processes to start")
+    flags.integer("max_restarts", 3, "how often all are started again", least=0)
+    if flags.parse(words[:cut]) is None:
+        return 0
+    command = words[cut + 1 :]
+    if flags.nproc is None:
+        raise ValueError("nproc: expected --nproc=N, got none")
+    if command[:1] != ["train"]:
+        raise ValueError(
+            f"expected -- train ... after the flags, got {' '.join(command) or 'none'}"
+        )
+    return supervise(lambda: start(command, flags.nproc), flags.max_restarts)
+
+
+def supervise(start_all: Callable[[], list[Member]], max_restarts: int) -> int:
+    """Run the processes until they end well, or with a status that running again cannot change."""
+    for attempt in range(max_restarts + 1):
+        members = start_all()
+        with stopping(members):
+            failed = wait(members)
+        if failed is None:
+            return 0
+        if failed.status in FINAL:
+            if failed.index and failed.lines:
+                print(failed.lines[-1], file=sys.stderr)
+            return int(failed.status or 0)
+        more = f"; restart {attempt + 1} of {max_restarts}" if attempt < max_restarts else ""
+        print(f"cnnjax launch: {failed.reason()}{more}", file=sys.stderr, flush=True)
+    return GAVE_UP
+
+
+def start(command: Sequence[str], count: int) -> list[Member]:
+    """Start the processes of one try, which meet at a free port."""
+    place = f"127.0.0.1:{free_port()}"
+    members = []
+    for index in range(count):
+        words = [f"--coordinator={place}", f"--num_processes={count}", f"--process_id={index}"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cnnjax", *command, *words],
+            stdout=subprocess.PIPE if index == 0 else subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        )
+        members.append(Member(index, process))
+        attend(members[-1])
+    return members
+
+
+def attend(member: Member) -> None:
+    """Keep a process's last lines, and show those of the first, while it runs."""
+    process = member.process
+    for source, sink in ((process.stdout, sys.stdout), (process.stderr, sys.stderr)):
+        if source is not None:
+            listener = threading.Thread(target=listen, args=(member, source, sink), daemon=True)
+            member.listeners.append(listener)
+            listener.start()
+
+
+def listen(member: Member, source: IO[str], sink: IO[str]) -> None:
+    """Read one stream of a process to its end."""
+    with source:
+        for line in source:
+            if NOISE.search(line):
+                continue
+            member.lines.append(line.rstrip("\n"))
+            if member.index == 0:
+                print(member.lines[-1], file=sink, flush=True)
+
+
+def wait(members: Sequence[Member]) -> Member | None:
+    """Wait for all; return the first that failed, None where none did.
+
+    The others get a while only where they end by themselves too.
+    """
+    failed: Member | None = None
+    end = float("inf")
+    while any(member.status is None for member in members) and time.monotonic() < end:
+        bad = [member for member in members if member.status]
+        if bad and failed is None:
+            failed = bad[0]
+            end = time.monotonic() + (GRACE_SECONDS if failed.status in FINAL else 0.0)
+        time.sleep(POLL_SECONDS)
+    return failed or next((member for member in members if member.status), None)
+
+
+@contextlib.contextmanager
+def stopping(members: Sequence[Member]) -> Iterator[None]:
+    """Hand SIGTERM on to the processes; leave none of them behind."""
+
+    def hand_on(signum: int, frame: Any) -> None:
+        for member in members:
+            if member.status is None:
+                member.process.send_signal(signum)
+
+    inside = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, hand_on) if inside else None
+    try:
+        yield
+    finally:
+        for member in members:
+            if member.status is None:
+                member.process.kill()
+            member.process.wait()
+            for listener in member.listeners:
+                listener.join(timeout=1.0)
+        if inside:
+            signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,113 @@
+"""Several processes as one computation: who is there, how they meet, when they stop together.
+
+    join(coordinator="127.0.0.1:9876", num_processes=2, process_id=0)   # before the first array
+    asked_to_stop(step)             # the same answer in every process
+    is_first()                      # the one that writes
+
+Under Slurm (srun) and Open MPI (mpirun) `join()` finds everything by itself. When one process dies
+the others cannot go on: `cnnjax launch` stops and restarts all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+
+import jax
+
+HEARTBEAT_SECONDS = 10
+MEETING_SECONDS = 60
+# What a process of several finds in its environment: its manager's count of processes.
+MANAGERS = {"Slurm": "SLURM_STEP_NUM_TASKS", "Open MPI": "OMPI_COMM_WORLD_SIZE"}
+
+
+def join(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    seconds: int = MEETING_SECONDS,
+) -> None:
+    """Meet the other processes; nothing to do where neither arguments nor a manager name any.
+
+    Raises ValueError for arguments that do not fit, ConnectionError where the coordinator (the
+    process 0) is not there within `seconds` or its port is taken.
+    """
+    given = (coordinator, num_processes, process_id)
+    if given == (None, None, None):
+        if any(int(os.environ.get(name, 1)) > 1 for name in MANAGERS.values()):
+            jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+        return
+    if coordinator is None or num_processes is None or process_id is None:
+        raise ValueError(
+            "coordinator, num_processes, process_id: expected all three or none, got "
+            f"{coordinator!r}, {num_processes}, {process_id}"
+        )
+    if not 0 <= process_id < num_processes:
+        raise ValueError(
+            f"process_id: expected an integer from 0 to {num_processes - 1}, got {process_id}"
+        )
+    host, port = address(coordinator)
+    if process_id == 0:
+        _check_free(port)
+    else:
+        _wait_for(host, port, seconds)
+    jax.distributed.initialize(
+        coordinator,
+        num_processes=num_processes,
+        process_id=process_id,
+        heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        initialization_timeout=seconds,
+    )
+
+
+def address(text: str) -> tuple[str, int]:
+    """Return (host, port) of "host:port"; ValueError for anything else."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ValueError(f"coordinator: expected HOST:PORT, got {text!r}")
+    return host, int(port)
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def is_first() -> bool:
+    """True in the process that writes files and speaks."""
+    return jax.process_index() == 0
+
+
+def asked_to_stop(step: int) -> bool:
+    """True in all processes after the same step, once one of them has received SIGTERM."""
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.reached_preemption_sync_point(step)
+
+
+def _check_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ConnectionError(f"coordinator: port {port} cannot be used: {reason}") from None
+
+
+def _wait_for(host: str, port: int, seconds: int) -> None:
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=1).close()
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise ConnectionError(
+                    f"coordinator: nobody answers at {host}:{port} within {seconds} s ({error})"
+                ) from None
+            time.sleep(0.1)

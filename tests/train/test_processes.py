@@ -1,0 +1,230 @@
+"""Several processes: they meet or say why not, agree with one device, and survive each other."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cnnjax.cli import launch, main
+from cnnjax.study.store import TrialFiles
+from cnnjax.train import processes
+
+WORDS = [
+    *("--dataset=digits_canvas:side=18:scale=1:train=44:test=20", "--epochs=4", "--batch_size=8"),
+    *("--widths=2", "--dense=4", "--norm=batch", "--dropout=0.3", "--pool=stochastic"),
+    *("--head=gap", "--eval_places=2", "--battery=none", "--optimizer=sgd", "--lr=0.05"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("localhost:1", 2, None), "expected all three or none, got 'localhost:1', 2, None"),
+        (("localhost:1", 2, 2), "process_id: expected an integer from 0 to 1, got 2"),
+        (("localhost", 2, 0), "coordinator: expected HOST:PORT, got 'localhost'"),
+        (("localhost:99999", 2, 0), "coordinator: expected HOST:PORT"),
+    ],
+)
+def test_arguments_that_do_not_fit(arguments: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        processes.join(*arguments)
+
+
+def test_a_port_that_is_taken_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConnectionError, match=f"port {port} cannot be used: Address already"):
+            processes.join(f"127.0.0.1:{port}", 2, 0)
+
+
+def test_a_coordinator_that_is_not_there_is_named() -> None:
+    port = processes.free_port()
+    with pytest.raises(ConnectionError, match=f"nobody answers at 127.0.0.1:{port} within 0 s"):
+        processes.join(f"127.0.0.1:{port}", 2, 1, seconds=0)
+
+
+def test_one_process_has_nobody_to_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An allocation of several tasks is no several processes: only srun and mpirun start them."""
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    processes.join()
+    assert processes.is_first()
+
+
+@pytest.mark.parametrize("manager", ["SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"])
+def test_managers_are_recognised(monkeypatch: pytest.MonkeyPatch, manager: str) -> None:
+    calls: list[dict[str, Any]] = []
+    monkeypatch.setenv(manager, "4")
+    monkeypatch.setattr("jax.distributed.initialize", lambda **kwargs: calls.append(kwargs))
+    processes.join()
+    assert calls == [{"heartbeat_timeout_seconds": processes.HEARTBEAT_SECONDS}]
+
+
+def members(*programs: str) -> list[launch.Member]:
+    started = []
+    for index, code in enumerate(programs):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        started.append(launch.Member(index, process))
+        launch.attend(started[-1])
+    return started
+
+
+SLEEP = "import time; time.sleep(60)"
+
+
+def test_all_stop_and_start_again_when_one_dies(capsys: Any) -> None:
+    noisy = "import sys; print('[Gloo] x\\ncnnjax train: boom', file=sys.stderr); sys.exit(134)"
+    tries = [
+        (SLEEP, "import os; os.kill(os.getpid(), 9)"),
+        (noisy, SLEEP),
+        ("print('fine')", "print('unheard')"),
+    ]
+    started: list[list[launch.Member]] = []
+
+    def start() -> list[launch.Member]:
+        started.append(members(*tries[len(started)]))
+        return started[-1]
+
+    assert launch.supervise(start, 3) == 0
+    out, errors = capsys.readouterr()
+    assert out == "fine\n"
+    assert errors.splitlines() == [
+        "cnnjax launch: process 1 was killed by SIGKILL; restart 1 of 3",
+        "cnnjax train: boom",
+        "cnnjax launch: process 0 ended with status 134 (cnnjax train: boom); restart 2 of 3",
+    ]
+    assert [member.status for member in started[0]] == [-signal.SIGKILL, -signal.SIGKILL]
+
+
+def test_it_gives_up(capsys: Any) -> None:
+    assert launch.supervise(lambda: members("import sys; sys.exit(134)", SLEEP), 1) == 70
+    errors = capsys.readouterr().err.splitlines()
+    assert errors == [
+        "cnnjax launch: process 0 ended with status 134; restart 1 of 1",
+        "cnnjax launch: process 0 ended with status 134",
+    ]
+
+
+def test_a_mistake_is_not_tried_again(capsys: Any) -> None:
+    code = "import sys; print('cnnjax train: lr: no', file=sys.stderr); sys.exit(2)"
+    tries = iter([members("pass", code)])
+    assert launch.supervise(lambda: next(tries), 5) == 2
+    assert capsys.readouterr().err == "cnnjax train: lr: no\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--", "train"], "nproc: expected --nproc=N"),
+        (["--nproc=2"], "expected -- train"),
+        (["--nproc=2", "--", "study"], "expected -- train ... after the flags, got study"),
+        (["--nproc=0", "--", "train"], "nproc"),
+    ],
+)
+def test_mistakes_are_one_line(words: list[str], message: str, capsys: Any) -> None:
+    assert main(["launch", *words]) == 2
+    errors = capsys.readouterr().err
+    assert message in errors and errors.count("\n") == 1
+
+
+def environment(cache: Path, devices: int) -> dict[str, str]:
+    return {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), "CNNJAX_CACHE": str(cache)}
+
+
+def variables(out: Path) -> np.ndarray:
+    arrays = TrialFiles(out).variables()
+    return np.concatenate([arrays[name].ravel() for name in sorted(arrays)])
+
+
+@pytest.fixture(scope="module")
+def one_device(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("one") / "out"
+    run([*WORDS, f"--out={out}"], 0, environment(out.parent, 1))
+    return out
+
+
+def run(words: list[str], nproc: int, env: dict[str, str]) -> None:
+    start = ["launch", f"--nproc={nproc}", "--", "train"] if nproc else ["train"]
+    done = subprocess.run(
+        [sys.executable, "-m", "cnnjax", *start, *words], env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Gloo" not in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["sharded", "pmap"])
+def test_two_processes_agree_with_one_device(
+    one_device: Path, tmp_path: Path, parallel: str
+) -> None:
+    """2 processes x 2 devices, SGD in float32: 24 steps to 1e-5."""
+    out = tmp_path / "out"
+    run([*WORDS, f"--out={out}", f"--parallel={parallel}"], 2, environment(tmp_path, 2))
+    assert np.max(np.abs(variables(out) - variables(one_device))) < 1e-5
+    accuracy = [json.loads((o / "result.json").read_text())["metrics"] for o in (out, one_device)]
+    assert accuracy[0]["accuracy"] == accuracy[1]["accuracy"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_kill_9_of_any_process_ends_in_the_same_bits(tmp_path: Path, victim: int) -> None:
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    words, env = [*WORDS, "--epochs=20", "--checkpoint_every=3"], environment(tmp_path, 2)
+    run([*words, f"--out={calm}"], 2, env)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cnnjax", "launch", "--nproc=2", "--", "train", *words,
+         f"--out={killed}"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not (killed / "checkpoints" / "6").exists():
+        time.sleep(0.02)
+    os.kill(children(process.pid)[victim], signal.SIGKILL)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert f"process {victim} was killed by SIGKILL; restart 1 of 3" in errors
+    assert (variables(killed) == variables(calm)).all()
+
+
+@pytest.mark.slow
+def test_sigterm_to_all_and_two_processes_go_on_as_one(tmp_path: Path) -> None:
+    """Stopped in 2 processes, restored in 1: bit-exact to restore, then within rounding."""
+    calm, out = tmp_path / "calm", tmp_path / "out"
+    words, env = [*WORDS, "--epochs=20", "--checkpoint_every=3"], environment(tmp_path, 2)
+    run([*words, f"--out={calm}"], 0, env)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cnnjax", "launch", "--nproc=2", "--", "train", *words,
+         f"--out={out}"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not (out / "checkpoints" / "6").exists():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 75, errors
+    assert "the same command goes on from there" in errors.splitlines()[-1]
+    run([*words, f"--out={out}"], 0, env)
+    assert np.max(np.abs(variables(out) - variables(calm))) < 1e-4
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes started by `pid`, oldest first."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError, IndexError):
+            continue
+        if parent == pid:
+            found.append(int(path.name))
+    return sorted(found)

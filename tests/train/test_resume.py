@@ -1,0 +1,211 @@
+"""Stopped or killed at any instant, a run goes on and ends in the bits of an undisturbed one."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from cnnjax.config import Config
+from cnnjax.study.compilation import use_cache
+from cnnjax.study.store import TrialFiles
+from cnnjax.study.trial import run_in
+from cnnjax.train.checkpoints import CheckpointError
+from cnnjax.train.training import Stopped
+
+# 4 epochs of 6 steps, the last one short; everything that has a state of its own.
+CONFIG = Config(
+    dataset="digits_canvas:side=18:scale=1:train=44:test=20",
+    epochs=4,
+    batch_size=8,
+    widths=(2,),
+    dense=(4,),
+    norm="batch",
+    dropout=0.3,
+    pool="stochastic",
+    head="gap",
+    ema=0.9,
+    eval_places=2,
+    battery="none",
+    checkpoint_every=4,
+)
+WORDS = [
+    *("--dataset=digits_canvas:side=18:scale=1:train=44:test=20", "--epochs=4", "--batch_size=8"),
+    *("--widths=2", "--dense=4", "--norm=batch", "--dropout=0.3", "--pool=stochastic"),
+    *("--head=gap", "--ema=0.9", "--eval_places=2", "--battery=none"),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let all runs of this file share their compilations."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CNNJAX_CACHE", str(tmp_path_factory.mktemp("cache")))
+        use_cache()
+        yield
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+
+
+def numbers(out: Path) -> Any:
+    """Return all that an undisturbed run may not differ in."""
+    result = TrialFiles(out).result()
+    assert result is not None and result["status"] == "done", result
+    lines = [{k: v for k, v in x.items() if k != "seconds"} for x in TrialFiles(out).metrics()]
+    return result["variables_sha256"], result["metrics"], lines
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    out = tmp_path_factory.mktemp("calm") / "out"
+    run_in(TrialFiles(out), replace(CONFIG, checkpoint_every=None))
+    return numbers(out)
+
+
+def stopping_after(steps: int) -> Callable[[], bool]:
+    """Return what turns true at the given count of steps."""
+    left = iter(range(steps))
+    return lambda: next(left, None) is None
+
+
+def test_train_2n_is_train_n_stop_resume_n(calm: Any, tmp_path: Path) -> None:
+    """Stopped in the middle of the first epoch, at an epoch's end, and twice more."""
+    out = tmp_path / "out"
+    for steps in (1, 4, 5, 0):
+        with pytest.raises(Stopped):
+            run_in(TrialFiles(out), CONFIG, stop=stopping_after(steps))
+    run_in(TrialFiles(out), CONFIG)
+    assert numbers(out) == calm
+
+
+def test_a_damaged_checkpoint_costs_some_steps_and_no_bit(calm: Any, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(Stopped):
+        run_in(TrialFiles(out), CONFIG, stop=stopping_after(9))
+    steps = sorted(int(path.name) for path in (out / "checkpoints").iterdir())
+    assert steps == [4, 8, 10]
+    data = max((out / "checkpoints" / "10" / "state").rglob("*"), key=lambda p: p.stat().st_size)
+    os.truncate(data, 3)
+    with pytest.warns(RuntimeWarning, match="10 is damaged"):
+        run_in(TrialFiles(out), CONFIG)
+    assert numbers(out) == calm
+
+
+def test_another_run_is_refused_before_anything_is_touched(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(Stopped):
+        run_in(TrialFiles(out), CONFIG, stop=stopping_after(2))
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    with pytest.raises(FileExistsError, match=r"holds another trial, \w+; choose a new directory"):
+        run_in(TrialFiles(out), replace(CONFIG, seed=1))
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+    (out / "config.json").unlink()
+    with pytest.raises(CheckpointError, match="another run's, with another seed"):
+        run_in(TrialFiles(out), replace(CONFIG, seed=1))
+
+
+def test_divergence_names_the_last_good_checkpoint(tmp_path: Path) -> None:
+    config = replace(CONFIG, optimizer="sgd", lr=1e36, norm="none", warmup=0.0, checkpoint_every=1)
+    result = run_in(TrialFiles(tmp_path / "out"), config)
+    assert result["status"] == "failed"
+    assert " at step " in result["reason"] and "largest gradients" in result["reason"]
+    assert "last good checkpoint: step " in result["reason"]
+
+
+def command(out: Path, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "cnnjax", "train", *WORDS, f"--out={out}", *more],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def end(process: subprocess.Popen[str]) -> tuple[int, str]:
+    _, errors = process.communicate(timeout=120)
+    return process.returncode, errors
+
+
+def wait_for(path: Path) -> None:
+    for _ in range(1200):
+        if path.exists():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"no {path}")
+
+
+def killed(out: Path, kills: int, seed: int) -> None:
+    """Kill a run that saves after every step, `kills` times, each somewhere in its life."""
+    rng = random.Random(seed)
+    for _ in range(kills):
+        process = command(out, "--checkpoint_every=1")
+        wait_for(out / "checkpoints")
+        time.sleep(rng.uniform(0.0, 1.5))
+        process.kill()
+        process.communicate()
+        if TrialFiles(out).result() is not None:
+            return
+    status, errors = end(command(out, "--checkpoint_every=1"))
+    assert status == 0, errors
+
+
+def test_kill_9_in_the_middle(calm: Any, tmp_path: Path) -> None:
+    killed(tmp_path / "out", 2, seed=0)
+    assert numbers(tmp_path / "out") == calm
+
+
+@pytest.mark.slow
+def test_kill_9_at_20_instants(calm: Any, tmp_path: Path) -> None:
+    for run in range(5):
+        killed(tmp_path / str(run), 4, seed=run + 1)
+        assert numbers(tmp_path / str(run)) == calm
+
+
+def test_sigterm_saves_and_says_resumable(calm: Any, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = command(out, "--checkpoint_every=1")
+    wait_for(out / "checkpoints")
+    process.send_signal(signal.SIGTERM)
+    status, errors = end(process)
+    assert status == 75, errors
+    assert "the same command goes on from there" in errors.splitlines()[-1]
+    status, errors = end(command(out))
+    assert status == 0, errors
+    assert " images/s " in errors and " s left" in errors
+    assert numbers(out) == calm
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--checkpoint_every=3"], "checkpoint_every: expected --out=DIR"),
+        (["--checkpoint_every=0", "--out=x"], "checkpoint_every: expected an integer >= 1"),
+        (["--devices=99"], "devices: expected at most 8 (cpu), got 99"),
+        (["--devices=8", "--batch_size=12"], "batch_size: expected a multiple of 8"),
+        (["--devices=2", "--parallel=jit"], "parallel: expected sharded or pmap for 2 devices"),
+        (["--parallel=pmpa"], "did you mean pmap"),
+        (["--microbatches=3"], "batch_size: expected a multiple of 3"),
+        (["--lr=-1"], "lr: expected a number >= 0"),
+        (["--epochs=0"], "epochs: expected an integer >= 1"),
+        (["--coordinator=localhost:99"], "expected all three or none"),
+    ],
+)
+def test_mistakes_are_one_line(words: list[str], message: str, capsys: Any) -> None:
+    from cnnjax.cli import main
+
+    assert main(["train", *words]) == 2
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert errors.count("\n") == 1
+    assert jax.process_count() == 1
