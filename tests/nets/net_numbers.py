@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cnnjax.nets.stn import IDENTITY
+
 
 def variables(net: Any, image_shape: tuple[int, ...], seed: int = 0) -> Any:
     """Return variables of net for images (H, W, C): kernels of He's deviation, scales around 1."""
@@ -19,6 +21,10 @@ def variables(net: Any, image_shape: tuple[int, ...], seed: int = 0) -> Any:
     def draw(path: Any, leaf: Any) -> np.ndarray:
         name = jax.tree_util.keystr(path)
         noise = rng.standard_normal(leaf.shape).astype(np.float32)
+        if "'pose'" in name:
+            # A random pose would look beside the image.
+            start = IDENTITY["affine" if leaf.shape[-1] == 6 else "translation"]
+            return np.float32(0.01) * noise + np.float32("bias" in name) * np.float32(start)
         if "kernel" in name:
             return noise * np.float32(math.sqrt(2 / math.prod(leaf.shape[:-1])))
         one = any(word in name for word in ("scale", "var", "coefficient"))

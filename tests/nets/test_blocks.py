@@ -151,7 +151,7 @@ def test_strided_projection_is_decimation_before_a_projection() -> None:
     )
     variables = net_numbers.variables(published, (9, 8, 2))
     x = net_numbers.images((2, 9, 8, 2))
-    y, z = published.apply(variables, x), apart.apply(variables, x)
+    y, z = jax.jit(published.apply)(variables, x), jax.jit(apart.apply)(variables, x)
     np.testing.assert_allclose(y, z, rtol=1e-4, atol=1e-5)
 
 

@@ -179,15 +179,17 @@ def test_training(name: str, arm: Arm) -> None:
 
 # Where stride 3 at every site needs 243 pixels it is traced, and stride 2 is computed.
 FIVE_SITES = ("zfnet", "vgg11", "vgg13bn_cifar", "resnet18", "resnet50", "googlenet")
-COMPUTED = {"googlenet": 1, "resnet50": 1, "resnet18": 2}
+COMPUTED = {"googlenet": 1, "resnet50": 1, "resnet18": 1}
+ALL = ("cnn", "lenet5", "alexnet_2012", "vgg11", "resnet20_cifar", "all_cnn_c")
 
 
 def slow_cells() -> list[tuple[str, Arm]]:
-    """Every network of NARROW with every method; the deep ones with few."""
+    """Every network of NARROW, one of each family with every method."""
     cells = []
     for name in NARROW:
         arms = [(m, 2, p) if name in FIVE_SITES else (m, s, p) for m, s, p in in_turn(name)]
-        cells += [(name, arm) for arm in arms[: COMPUTED.get(name, len(arms))]]
+        count = len(METHODS) if name in ALL else COMPUTED.get(name, 2)
+        cells += [(name, arm) for arm in arms[-count:]]
     return cells
 
 

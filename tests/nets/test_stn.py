@@ -27,7 +27,7 @@ def test_bilinear_is_scipy(size: tuple[int, int]) -> None:
     """Inside, on and beyond the border, where scipy too interpolates towards zero."""
     x = net_numbers.images((3, *size, 2))
     grid = np.random.default_rng(0).uniform(-1.4, 1.4, (3, 6, 4, 2)).astype(np.float32)
-    y = np.asarray(bilinear(jnp.asarray(x), jnp.asarray(grid)))
+    y = np.asarray(jax.jit(bilinear)(x, grid))
     for n in range(3):
         places = np.moveaxis(pixels(grid[n].astype(np.float64), size), -1, 0)
         for c in range(2):
@@ -37,12 +37,13 @@ def test_bilinear_is_scipy(size: tuple[int, int]) -> None:
             np.testing.assert_allclose(y[n, ..., c], expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_affine_is_scipy(seed: int) -> None:
     size = (9, 9)
     theta = np.random.default_rng(seed).uniform(-0.9, 0.9, (2, 3))
     x = net_numbers.images((1, *size, 1), seed)
-    moved = bilinear(x, affine_grid(jnp.asarray(theta[None], jnp.float32), size=size))
+    look = jax.jit(lambda x, theta: bilinear(x, affine_grid(theta, size=size)))
+    moved = look(x, jnp.asarray(theta[None], jnp.float32))
     centre = (np.array(size) - 1) / 2
     offset = centre + theta[:, 2] * centre - theta[:, :2] @ centre
     expected = ndimage.affine_transform(
@@ -57,13 +58,14 @@ def test_gradients_agree_with_finite_differences() -> None:
     grid = jnp.asarray([[[[0.13, -0.31], [0.62, 0.88]]]])
     direction = jnp.asarray([[[[1.0, -0.5], [0.25, 2.0]]]])
 
+    @jax.jit
     def total(x: jax.Array, grid: jax.Array) -> jax.Array:
         return jnp.sum(bilinear(x, grid) ** 2)
 
     step = 1e-2
     by_grid = (total(x, grid + step * direction) - total(x, grid - step * direction)) / (2 * step)
     by_image = (total(x * (1 + step), grid) - total(x * (1 - step), grid)) / (2 * step)
-    dx, dgrid = jax.grad(total, (0, 1))(x, grid)
+    dx, dgrid = jax.jit(jax.grad(total, (0, 1)))(x, grid)
     np.testing.assert_allclose(jnp.sum(dgrid * direction), by_grid, rtol=1e-2)
     np.testing.assert_allclose(jnp.sum(dx * x), by_image, rtol=1e-3)
 
@@ -77,14 +79,16 @@ def test_at_the_start_it_changes_nothing(mode: str) -> None:
     start = jax.jit(lambda key: net.init(key, x)["params"]["localisation"]["pose"])
     variables["params"]["localisation"]["pose"] = start(jax.random.key(0))
     alone = {"params": variables["params"]["net"]}
-    np.testing.assert_allclose(net.apply(variables, x), plain.apply(alone, x), atol=1e-5)
+    np.testing.assert_allclose(
+        jax.jit(net.apply)(variables, x), jax.jit(plain.apply)(alone, x), atol=1e-5
+    )
 
 
 def test_translation_only_translates() -> None:
     x = net_numbers.images((2, 9, 9, 1))
     # Two pixels down and one to the left, in units of half the image.
     theta = translation(jnp.asarray([[2 / 4, -1 / 4]] * 2))
-    moved = np.asarray(bilinear(x, affine_grid(theta, size=(9, 9))))
+    moved = np.asarray(jax.jit(lambda x, t: bilinear(x, affine_grid(t, size=(9, 9))))(x, theta))
     np.testing.assert_allclose(moved[:, :7, 1:], x[:, 2:, :8], atol=1e-5)
     assert (moved[:, 7:] == 0).all()
     assert (moved[:, :, :1] == 0).all()
