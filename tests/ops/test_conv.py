@@ -55,6 +55,8 @@ CASES = [
         "stride": (3, 2),
         "dilation": (2, 3),
     },
+    {"size": (9, 8), "channels": 3, "features": 8, "kernel": (3, 3), "stride": (2, 1)},
+    {"size": (9, 8), "channels": 3, "features": 9, "kernel": (2, 3), "dilation": (1, 2)},
     {"size": (6, 5), "channels": 3, "features": 2, "kernel": (1, 1)},
     {"size": (6, 5), "channels": 3, "features": 2, "kernel": (1, 1), "stride": (2, 2)},
     {"size": (7, 6), "channels": 4, "features": 6, "kernel": (3, 3), "groups": 2},
@@ -74,7 +76,7 @@ CASES = [
 
 
 PADDINGS = [*pads.PADDINGS, ((0, 2), (3, 1)), ((9, 0), (0, 9))]
-CELLS = [(case, "SAME") for case in CASES] + [(CASES[i], p) for i in (3, 8) for p in PADDINGS]
+CELLS = [(case, "SAME") for case in CASES] + [(CASES[i], p) for i in (3, 4, 10) for p in PADDINGS]
 
 
 @pytest.mark.parametrize(("case", "padding"), CELLS, ids=str)
