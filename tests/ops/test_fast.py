@@ -170,6 +170,21 @@ def test_more_windows_over_a_pixel_than_are_gathered(name):
     np.testing.assert_allclose(got[1], want[1], rtol=1e-5, atol=1e-4)
 
 
+def test_long_rows_of_weights():
+    """Forty taps at stride 3: the form that treats every phase at once, edge of the window too."""
+    rows = tuple(float(k % 7 - 3) for k in range(40))
+    x = jnp.asarray(np.random.default_rng(0).integers(-4, 5, (2, 53, 3, 2)), "float32")
+
+    def theirs(x):
+        return sum(w * x[:, i : i + 13 : 3] for i, w in enumerate(rows))
+
+    g = jnp.asarray(np.random.default_rng(1).integers(-4, 5, (2, 5, 3, 2)), "float32")
+    ours = functools.partial(weighted, rows=rows, columns=(1.0,), stride=(3, 1))
+    want, got = values_and_gradient(theirs, x, g), values_and_gradient(ours, x, g)
+    np.testing.assert_array_equal(got[0], want[0])
+    np.testing.assert_array_equal(got[1], want[1])
+
+
 FUNCTIONS = {
     "max": lambda x: local.maximum(x, window=(3, 3), stride=(2, 2), padding="ZEROS"),
     "max of 49 taps": lambda x: local.maximum(x, window=(7, 7), stride=(2, 2), padding="SAME"),
@@ -211,7 +226,7 @@ LOOPS = {
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", ["max", "max of 49 taps", "blur"])
 def test_inside_transformations(name, loop):
     function = FUNCTIONS[name]
 
