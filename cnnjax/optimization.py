@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 Schedule = Callable[[Any], Any]
 RUBBISH = 1.0
@@ -86,12 +87,24 @@ def _sgd(learning_rate: Schedule, momentum: float, decay: float, nesterov: bool)
     )
 
 
+def _matrices(params: Any) -> Any:
+    # A kernel is a matrix from all its inputs to its outputs; vectors are left to Adam (None).
+    def matrix(leaf: jax.Array) -> Any:
+        last = leaf.ndim - 1
+        return optax.contrib.MuonDimensionNumbers(tuple(range(last)), last) if last > 0 else None
+
+    return jax.tree.map(matrix, params)
+
+
 OPTIMIZERS: Mapping[str, Callable[..., optax.GradientTransformation]] = {
     "sgd": lambda rate, momentum, decay: _sgd(rate, momentum, decay, False),
     "nesterov": lambda rate, momentum, decay: _sgd(rate, momentum, decay, True),
     "adam": lambda rate, momentum, decay: optax.adamw(rate, weight_decay=decay, mask=_decay_mask),
     "adamw": lambda rate, momentum, decay: optax.adamw(rate, weight_decay=decay, mask=_decay_mask),
     "lion": lambda rate, momentum, decay: optax.lion(rate, weight_decay=decay, mask=_decay_mask),
+    "muon": lambda rate, momentum, decay: optax.contrib.muon(
+        rate, beta=momentum, weight_decay=decay, muon_weight_dimension_numbers=_matrices
+    ),
     "rmsprop": lambda rate, momentum, decay: optax.chain(
         optax.add_decayed_weights(decay, mask=_decay_mask),
         optax.rmsprop(rate, momentum=momentum),
@@ -107,6 +120,6 @@ def build(
     weight_decay: float = 0.0,
     clip_norm: float | None = None,
 ) -> optax.GradientTransformation:
-    """Return the optimiser `name`; `weight_decay` is decoupled for adam, adamw and lion."""
+    """Return the optimiser `name`; `weight_decay` is decoupled for adam, adamw, lion and muon."""
     tx = OPTIMIZERS[name](learning_rate, momentum, weight_decay)
     return tx if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), tx)

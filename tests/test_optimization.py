@@ -51,16 +51,30 @@ def test_optimisers_descend(name: str) -> None:
         return sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(p))  # type: ignore[return-value]
 
     start, state = float(objective(params)), tx.init(params)
+    update = jax.jit(tx.update)
     for _ in range(STEPS):
-        updates, state = tx.update(jax.grad(objective)(params), state, params)
+        updates, state = update(jax.grad(objective)(params), state, params)
         params = jax.tree.map(jnp.add, params, updates)
     assert float(objective(params)) < 0.3 * start
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw", "lion"])
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lion", "muon"])
 def test_weight_decay_spares_biases(name: str) -> None:
     tx = opt.build(name, opt.schedule("constant", 0.1, steps=1), weight_decay=0.5)
     params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
     updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
     assert (np.asarray(updates["kernel"]) < 0).all()
     assert (np.asarray(updates["bias"]) == 0).all()
+
+
+def test_muon_turns_kernels_and_leaves_vectors_to_adam() -> None:
+    """The update of a kernel, seen as inputs x outputs, has singular values near one (times lr)."""
+    tx = opt.build("muon", opt.schedule("constant", 1.0, steps=1), momentum=0.0)
+    rng = np.random.default_rng(0)
+    params = {"kernel": jnp.zeros((3, 3, 2, 4)), "bias": jnp.zeros(4)}
+    grads = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), jnp.float32), params)
+    updates, _ = tx.update(grads, tx.init(params), params)
+    singular = np.linalg.svd(np.asarray(updates["kernel"]).reshape(18, 4), compute_uv=False)
+    assert singular.min() > 0.6 * singular.max()
+    bias = np.abs(updates["bias"])
+    np.testing.assert_allclose(bias, bias[0], rtol=1e-3)

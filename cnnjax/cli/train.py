@@ -50,7 +50,7 @@ def main(words: list[str]) -> int:
     use_cache()
     processes.join(flags.coordinator, flags.num_processes, flags.process_id)
     plan = make_plan(config.parallel, config.devices)
-    plan.check(batch_size=config.batch_size, microbatches=config.microbatches)
+    plan.check(batch_size=config.batch_size, microbatches=config.microbatches, unit=config.unit)
     try:
         result = _run(config, flags.out)
     except Stopped as stopped:

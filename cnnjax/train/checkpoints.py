@@ -169,8 +169,11 @@ class Checkpoints:
         self, kind: type[BaseException] | None, error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
-        if error is None:
+        try:
             self.close()
+        except CheckpointError:
+            if error is None:  # else the first error is the one to tell
+                raise
 
 
 def _open_manager(root: Path, keep: int) -> Any:

@@ -39,8 +39,15 @@ class Plan:
         """The axis that the step sums over by itself; None where it sees the global batch."""
         return AXIS if self.mode == "pmap" else None
 
-    def check(self, *, batch_size: int, microbatches: int = 1) -> None:
-        """Raise ValueError where the batch does not divide into equal parts."""
+    def check(self, *, batch_size: int, microbatches: int = 1, unit: str = "step") -> None:
+        """Raise ValueError where the batch does not divide into equal parts.
+
+        An epoch as one dispatch is neither for pmap nor for several processes.
+        """
+        processes = jax.process_count()
+        if unit == "epoch" and (self.mode == "pmap" or processes > 1):
+            where = "pmap" if self.mode == "pmap" else f"{processes} processes"
+            raise ValueError(f"unit: expected step with {where}, got 'epoch'")
         parts = len(self.devices) * microbatches
         if batch_size % parts:
             what = f"{len(self.devices)} devices x {microbatches} microbatches"
@@ -72,6 +79,18 @@ class Plan:
             donate_argnums=0,
             in_shardings=(self._everywhere, self._spread),
             out_shardings=self._everywhere,
+        )
+
+    def compile_chunk(self, chunk: Any) -> Any:
+        """Compile (state, images, labels, rows, weight) -> (state, sums) of `epoch.many_steps`."""
+        if self.mode == "jit":
+            return jax.jit(chunk, donate_argnums=0)
+        whole, rows = self._everywhere, NamedSharding(self._mesh, PartitionSpec(None, AXIS))
+        return jax.jit(
+            chunk,
+            donate_argnums=0,
+            in_shardings=(whole, whole, whole, rows, rows),
+            out_shardings=whole,
         )
 
     def replicate(self, state: Any) -> Any:

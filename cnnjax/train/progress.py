@@ -10,6 +10,7 @@ Progress.restored(progress.saved())
 
 from __future__ import annotations
 
+import copy
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -104,9 +105,11 @@ class Progress:
         return self.seconds + time.perf_counter() - self.begun
 
     def saved(self) -> dict[str, Any]:
-        """Return all of it for JSON; `look` comes first."""
+        """Return a copy of all of it for JSON; `look` comes first."""
         names = ("epoch", "batch", "step", "lines", "totals")
-        return {name: getattr(self, name) for name in names} | {"seconds": self.elapsed()}
+        # A copy all the way down: a checkpoint is written while training goes on.
+        values = {name: copy.deepcopy(getattr(self, name)) for name in names}
+        return values | {"seconds": self.elapsed()}
 
     @staticmethod
     def restored(values: dict[str, Any]) -> Progress:

@@ -20,6 +20,7 @@ from cnnjax.config import Config
 from cnnjax.data import Dataset
 from cnnjax.train import processes
 from cnnjax.train.checkpoints import Checkpoints
+from cnnjax.train.epoch import fit_in_chunks, many_steps
 from cnnjax.train.fit import Diverged, Report, fit, ignore, never
 from cnnjax.train.parallel import Plan, make_plan
 from cnnjax.train.progress import Progress
@@ -46,14 +47,13 @@ def train(
     ValueError where devices, batch size and microbatches do not go together.
     """
     plan = make_plan(config.parallel, config.devices)
-    plan.check(batch_size=config.batch_size, microbatches=config.microbatches)
+    plan.check(batch_size=config.batch_size, microbatches=config.microbatches, unit=config.unit)
     steps = build.epochs(config) * build.steps_per_epoch(config, dataset)
     tx = build.build_optimizer(config, steps)
     state = first_state(config, plan, net, tx, dataset)
     state, progress = resumed(state, checkpoints, on_epoch)
-    fitted = functools.partial(
-        fit,
-        plan.compile(build_step(config, plan, net, tx, dataset)),
+    loop = functools.partial(
+        _loop(config, plan, build_step(config, plan, net, tx, dataset)),
         state,
         dataset.train,
         epochs=build.epochs(config),
@@ -62,15 +62,23 @@ def train(
         on_epoch=on_epoch,
         between=saver(checkpoints, config.checkpoint_every, stop),
         progress=progress,
-        place=plan.place,
-        part=plan.rows(config.batch_size),
     )
     try:
-        return plan.collect(fitted().variables)
+        return plan.collect(loop().variables)
     except Diverged as error:
         last = None if checkpoints is None else checkpoints.last
         known = "no checkpoint" if last is None else f"last good checkpoint: step {last}"
         raise Diverged(f"{error}; {known}", error.step) from None
+
+
+def _loop(config: Config, plan: Plan, step: Any) -> Any:
+    if config.unit == "epoch":
+        chunk = plan.compile_chunk(many_steps(step))
+        return functools.partial(
+            fit_in_chunks, chunk, every=config.checkpoint_every, put=plan.replicate
+        )
+    part = plan.rows(config.batch_size)
+    return functools.partial(fit, plan.compile(step), place=plan.place, part=part)
 
 
 def resumed(
