@@ -92,7 +92,12 @@ def test_card(name: str) -> None:
     assert card.channels(arguments) == CHANNELS.get(name, 1)
 
 
-@pytest.mark.parametrize("name", TABLE)
+QUICK = ("max", "sum", "mean", "blur", "aps", "haar", "space_to_depth", "spectral")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in TABLE]
+)
 def test_gain_and_channels_are_true(name: str) -> None:
     card = POOLS[name]
     x = jnp.full((1, 12, 12, 2), 3.0)

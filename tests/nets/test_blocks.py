@@ -104,7 +104,10 @@ def drift(net: Any, shape: tuple[int, ...] = (12, 12, 2)) -> float:
 
 
 @pytest.mark.parametrize("shortcut", ["projection", "pad"])
-@pytest.mark.parametrize("method", ["aps", "lps", "max_aps", "aps_blur"])
+@pytest.mark.parametrize(
+    "method",
+    ["aps", *(pytest.param(m, marks=pytest.mark.slow) for m in ("lps", "max_aps", "aps_blur"))],
+)
 def test_shortcuts_follow_their_branch(method: str, shortcut: str) -> None:
     """With one phase for both a residual net is blind to every circular shift."""
     assert drift(small_resnet(method, shortcut=shortcut)) < 1e-5

@@ -101,9 +101,14 @@ def test_fast_arms_have_every_method_stride_and_padding() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("name", "arm"), [(name, arm) for name in NARROW for arm in fast_arms(name)]
-)
+def trace_cells() -> list[Any]:
+    quick = ("cnn", "resnet20_cifar", "all_cnn_c")
+    cells = [(name, arm) for name in NARROW for arm in fast_arms(name)]
+    marks = {True: (), False: (pytest.mark.slow,)}
+    return [pytest.param(*cell, marks=marks[cell[0] in quick]) for cell in cells]
+
+
+@pytest.mark.parametrize(("name", "arm"), trace_cells())
 def test_gradients_trace(name: str, arm: Arm) -> None:
     net = build(name, arm)
     side = side_for(arm[1])

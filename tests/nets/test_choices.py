@@ -31,6 +31,7 @@ def build(name: str, **choices: Any) -> Any:
     return card.module(num_classes=10, **(dict(card.defaults) | choices))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_every_head_norm_and_activation(name: str) -> None:
     image = jax.ShapeDtypeStruct((2, 96, 96, NETS[name].image[2]), jnp.float32)

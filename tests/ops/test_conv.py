@@ -101,6 +101,7 @@ def test_values_and_derivatives_equal_xla(case, padding):
         np.testing.assert_array_equal(got, want, err_msg=name)
 
 
+@pytest.mark.slow
 def test_second_derivatives_and_mixed_modes():
     x, kernel = whole((1, 4, 4, 2)), whole((2, 2, 2, 2), 1)
 
@@ -115,6 +116,7 @@ def test_second_derivatives_and_mixed_modes():
         jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
+@pytest.mark.slow
 def test_gradients_agree_with_finite_differences_in_float64():
     with jax.enable_x64(True):
         x = jax.random.normal(jax.random.key(0), (2, 5, 4, 2), "float64")
@@ -126,6 +128,7 @@ def test_gradients_agree_with_finite_differences_in_float64():
             )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0), (1, 3)], ids=str)
 def test_vmap_equals_a_loop(axes):
     x, kernel = whole((2, 3, 6, 5, 2)), whole((3, 3, 2, 4, 3), 1)
@@ -156,6 +159,7 @@ def test_vmap_equals_a_loop(axes):
         np.testing.assert_array_equal(total, rows)
 
 
+@pytest.mark.slow
 def test_many_mapped_kernels_take_the_other_path():
     x, kernels = whole((40, 1, 4, 4, 2)), whole((40, 2, 2, 2, 3), 1)
     got = jax.vmap(jax.grad(lambda k, x: jnp.sum(conv(x, k) ** 2)))(kernels, x)
