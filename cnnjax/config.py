@@ -213,7 +213,8 @@ class Config:
     remat: str = knob(
         "none",
         choice(("none", "pointwise")),
-        "what the backward pass computes again: all but convolutions and products, to save memory",
+        "what the backward pass computes again: pointwise is all but convolutions and products; "
+        "`cnnjax train --cost` says whether it saves memory",
         identity=False,
     )
     unit: str = knob(

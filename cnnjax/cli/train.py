@@ -14,21 +14,23 @@ mpirun they find each other.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
-from cnnjax import build
+from cnnjax import build, data
 from cnnjax.cli.flags import Flags
 from cnnjax.config import Config, identity
 from cnnjax.study.compilation import use_cache
 from cnnjax.study.trial import TrialFiles, limit_threads, measure, run, run_in
 from cnnjax.train import processes
 from cnnjax.train.checkpoints import Checkpoints
+from cnnjax.train.cost import cost
 from cnnjax.train.parallel import make_plan
 from cnnjax.train.training import Stopped
 
@@ -51,8 +53,11 @@ def main(words: list[str]) -> int:
     processes.join(flags.coordinator, flags.num_processes, flags.process_id)
     plan = make_plan(config.parallel, config.devices)
     plan.check(batch_size=config.batch_size, microbatches=config.microbatches, unit=config.unit)
+    if flags.cost:
+        return _print(_cost(config))
     try:
-        result = _run(config, flags.out)
+        with _profile(flags.profile):
+            result = _run(config, flags.out)
     except Stopped as stopped:
         print(f"cnnjax train: {stopped}; the same command goes on from there", file=sys.stderr)
         return RESUMABLE
@@ -64,6 +69,8 @@ def define_flags() -> Flags:
     flags = Flags("train", __doc__ or "")
     flags.config(sweep=False)
     flags.string("out", None, "directory of the run (default: nothing is kept)")
+    flags.boolean("cost", "print parameters, operations and memory of a step; train nothing")
+    flags.string("profile", None, "directory for a trace of the whole run (ui.perfetto.dev)")
     flags.string("coordinator", None, "HOST:PORT of process 0, where there are several processes")
     flags.integer("num_processes", None, "how many processes there are")
     flags.integer("process_id", None, "which of them this is, from 0 on", least=0)
@@ -74,10 +81,28 @@ def _conclude(result: dict[str, Any]) -> int:
     if result["status"] == "failed":
         print(f"cnnjax train: {result['reason']}", file=sys.stderr)
         return FAILED
-    if processes.is_first():
-        for name, value in result["metrics"].items():
-            print(f"{name:16}{value:.4f}" if isinstance(value, float) else f"{name:16}{value}")
+    return _print(result["metrics"]) if processes.is_first() else 0
+
+
+def _print(numbers: Mapping[str, float]) -> int:
+    width = max(16, *(len(name) + 2 for name in numbers))
+    for name, value in numbers.items():
+        print(
+            f"{name:{width}}{value:.4f}" if isinstance(value, float) else f"{name:{width}}{value}"
+        )
     return 0
+
+
+def _cost(config: Config) -> dict[str, int]:
+    dataset = data.load(config.dataset, config.data_dir)
+    net = build.build_net(config, dataset.num_classes, dataset.image_shape)
+    return cost(config, net, dataset)
+
+
+def _profile(directory: str | None) -> contextlib.AbstractContextManager[Any]:
+    if directory is None:
+        return contextlib.nullcontext()
+    return jax.profiler.trace(directory, create_perfetto_trace=True)
 
 
 def _run(config: Config, out: str | None) -> dict[str, Any]:

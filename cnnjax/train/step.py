@@ -205,7 +205,7 @@ def _as_it_is(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
 
 
 def _keep_products(primitive: Any, *_: Any, **__: Any) -> bool:
-    return primitive.name in ("conv_general_dilated", "dot_general")
+    return primitive.name in ("cnnjax_conv", "conv_general_dilated", "dot_general")
 
 
 def _mean_of_floats(tree: Any, axis_name: str) -> Any:
