@@ -91,7 +91,7 @@ def test_train_2n_is_train_n_stop_resume_n(calm: Any, tmp_path: Path) -> None:
     assert numbers(out) == calm
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_an_epoch_in_one_dispatch_is_the_host_loop(calm: Any, tmp_path: Path, devices: int) -> None:
     """The same lines and variables up to rounding; going on in the middle of an epoch too."""
     config = replace(CONFIG, unit="epoch", devices=devices)
