@@ -57,6 +57,7 @@ def run(name: str, workload: Any, seconds: float, only: str) -> dict[str, Any]:
         if only in ", ".join(cell.labels.values()):
             measured = measure(cell, seconds=seconds)
             console.print(line(cell.labels, measured), highlight=False, soft_wrap=True)
+            console.file.flush()  # what is measured stays seen when the command is stopped
             rows += measured
     if not rows:
         raise ValueError(f"--only: no cell of {name} has {only!r} in its labels")
