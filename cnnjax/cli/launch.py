@@ -86,7 +86,7 @@ def supervise(start_all: Callable[[], list[Member]], max_restarts: int) -> int:
         if failed is None:
             return 0
         if failed.status in FINAL:
-            if failed.index and failed.lines:
+            if failed.lines and failed.lines[-1] not in members[0].lines:
                 print(failed.lines[-1], file=sys.stderr)
             return int(failed.status or 0)
         more = f"; restart {attempt + 1} of {max_restarts}" if attempt < max_restarts else ""

@@ -42,9 +42,11 @@ def lower(precision: str, *trees: Any) -> tuple[Any, ...]:
     return tuple(jax.tree.map(lambda x: _real_as(x, dtype), tree) for tree in trees)
 
 
-def raise_to(precision: str, x: jax.Array) -> jax.Array:
-    """Return x in float32 where the precision is lower."""
-    return x if PRECISIONS[precision] is None else x.astype(jnp.float32)
+def raise_to(precision: str, tree: Any) -> Any:
+    """Return the tree with its real arrays in float32 where the precision is lower."""
+    if PRECISIONS[precision] is None:
+        return tree
+    return jax.tree.map(lambda x: _real_as(x, jnp.float32), tree)
 
 
 def scaled(loss: jax.Array, scale: LossScale | None) -> jax.Array:
