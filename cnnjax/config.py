@@ -158,7 +158,9 @@ class Config:
     dense: tuple[int, ...] | None = knob(
         None, WIDTHS, "units of the hidden full connections; empty for none"
     )
-    dropout: float = knob(0.0, real(0.0, 0.99), "dropout rate after each hidden full connection")
+    dropout: float | None = knob(
+        None, real(0.0, 0.99), "dropout rate after each hidden full connection"
+    )
     dataset: str = knob("digits_canvas", DATASET, "data set, a row of DATASETS")
     data_dir: str | None = knob(
         None, TEXT, "directory of the data files (default: $CNNJAX_DATA)", identity=False

@@ -23,6 +23,7 @@ import optax
 from flax import struct
 from jax import lax
 
+from cnnjax.nets.classifier import AUXILIARY, AUXILIARY_WEIGHT, auxiliary_logits
 from cnnjax.train import precision as precisions
 from cnnjax.train.parts import Part, device_part, every
 
@@ -162,12 +163,24 @@ def _gradients(net: nn.Module, transform: Transform, loss: Loss, method: Method)
             variables = {**variables, **state.collections}
             with nn.intercept_methods(part.intercept if part else _as_it_is):
                 logits, collections = forward(
-                    variables, images, train=True, rngs=keys, mutable=[*state.collections]
+                    variables,
+                    images,
+                    train=True,
+                    rngs=keys,
+                    mutable=[*state.collections, AUXILIARY],
                 )
-            sums = score(precisions.raise_to(method.precision, logits), batch, loss)
-            kept = jax.tree.map(lambda new, old: new.astype(old.dtype), dict(collections),
-                                dict(state.collections))  # fmt: skip
-            return precisions.scaled(sums["loss"], state.scale), (kept, sums)
+            logits, heads = precisions.raise_to(
+                method.precision, (logits, auxiliary_logits(collections))
+            )
+            sums = score(logits, batch, loss)
+            # Auxiliary heads pull in training (GoogLeNet); the loss that is reported is the net's.
+            aside = sum(score(head, batch, loss)["loss"] for head in heads)
+            kept = {
+                name: jax.tree.map(lambda new, old: new.astype(old.dtype), collections[name], old)
+                for name, old in state.collections.items()
+            }
+            total = sums["loss"] + AUXILIARY_WEIGHT * aside
+            return precisions.scaled(total, state.scale), (kept, sums)
 
         backward = jax.checkpoint(objective, policy=_keep_products) if method.remat else objective
         grads, (collections, sums) = jax.grad(backward, has_aux=True)(state.params)

@@ -12,6 +12,7 @@ import optax
 import pytest
 
 from cnnjax.config import FIELDS
+from cnnjax.nets.classifier import AUXILIARY
 from cnnjax.optimization import LOSSES
 from cnnjax.train.parallel import PARALLEL
 from cnnjax.train.precision import GROWTH, PRECISIONS
@@ -225,3 +226,24 @@ def test_gradient_norms_are_named_in_order() -> None:
 def test_config_offers_what_there_is() -> None:
     assert FIELDS["precision"].metadata["kind"].metavar.split("|") == [*PRECISIONS]
     assert FIELDS["parallel"].metadata["kind"].metavar.split("|") == [*PARALLEL]
+
+
+class Aside(nn.Module):
+    """A net with an auxiliary head, which speaks in training alone."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        x = x.reshape(len(x), -1)
+        head = nn.Dense(3, name="head")(x)
+        if train:
+            self.sow(AUXILIARY, "early", head)
+        return nn.Dense(3, name="logits")(x)
+
+
+def test_auxiliary_heads_learn_and_are_not_reported() -> None:
+    step, state = make(Aside())  # type: ignore[arg-type]
+    after, sums = step(state, batch(8))
+    assert not same(after.params["head"], state.params["head"])
+    logits, plain = eval_step(Aside(), transform=unit, loss=loss)(state.variables, batch(8))
+    np.testing.assert_allclose(sums["loss"], plain["loss"], rtol=1e-6)
+    assert logits.shape == (8, 3)
