@@ -14,4 +14,5 @@ from collections.abc import Mapping
 WORKLOADS: Mapping[str, tuple[str, str]] = {
     "pooling": ("cnnjax.bench.pooling", "pooling, forward and with its gradient"),
     "conv": ("cnnjax.bench.conv", "convolution and its gradients, alone and inside a scan"),
+    "shifts": ("cnnjax.bench.shifts", "all circular shifts by one dense pass, beside rolling"),
 }
