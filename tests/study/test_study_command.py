@@ -152,7 +152,8 @@ def test_kill_9_loses_nothing_finished(command: Command, tmp_path: Path, victim:
 
 
 def test_ctrl_c_says_how_to_resume(command: Command, tmp_path: Path) -> None:
-    process = command(*SLOWER, f"--out={tmp_path / 'out'}", "--workers=1")
+    # Long enough that no machine finishes before the signal comes.
+    process = command(*SLOWER, "--epochs=9999", f"--out={tmp_path / 'out'}", "--workers=1")
     wait_for("trials/*/metrics.jsonl", tmp_path / "out")
     workers = children(process.pid)
     process.send_signal(signal.SIGINT)
