@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -25,6 +23,7 @@ GRID = [
     "--dataset=digits_canvas:side=18:scale=1:train=40:test=20",
 ]
 SLOWER = [*GRID, "--epochs=60", "--seed=0,1"]
+PROGRAM = (sys.executable, "-m", "cnnjax")
 # What an undisturbed run may differ in.
 TIMES = ["seconds", "seconds_training"]
 
@@ -38,14 +37,13 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
     env = {k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"}
     started: list[subprocess.Popen[str]] = []
 
-    def start(*words: str, **options: Any) -> subprocess.Popen[str]:
+    def start(*words: str, program: Sequence[str] = PROGRAM) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "cnnjax", "study", *words],
+            [*program, "study", *words],
             env={**env, "CNNJAX_CACHE": cache},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            **options,
         )
         started.append(process)
         return process
@@ -179,11 +177,10 @@ def test_a_failed_trial_is_recorded_and_the_rest_goes_on(command: Command, tmp_p
 
 
 def test_a_full_disk_stops_with_one_line(command: Command, tmp_path: Path) -> None:
-    def small_files() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
-
     out = tmp_path / "out"
-    env_status, _, errors = finish(command(*GRID, f"--out={out}", preexec_fn=small_files))
+    # A shell sets the limit: a hook between fork and exec would run in a process that holds JAX.
+    words = ["bash", "-c", 'ulimit -f 1; exec "$@"', "bash", sys.executable, "-m", "cnnjax"]
+    env_status, _, errors = finish(command(*GRID, f"--out={out}", program=words))
     assert env_status == 2
     assert "File too large" in errors.splitlines()[-1]
     assert "Traceback" not in errors
