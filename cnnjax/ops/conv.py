@@ -2,12 +2,15 @@
 
     y = conv(x, kernel, stride=2, padding="CIRCULAR")
 
-Correlation, as in every deep-learning library. The numbers are XLA's; what is chosen here is the
-form of the gradients. XLA has a fast CPU kernel only for convolutions in canonical layout (NHWC by
-HWIO), and it rewrites others into it only outside of loops and branches. The gradients JAX derives
-are not canonical, hence 30 to 250 times slower inside `scan`, `map` or `cond`; those written here
-are canonical everywhere. Several groups run one after another, a depthwise kernel as a sum of
-shifted maps. On GPU and TPU the forms are JAX's own.
+Correlation, as in every deep-learning library. What is chosen here is the form in which XLA is
+asked for it on CPU; on GPU and TPU the forms are JAX's own.
+
+- XLA has fast CPU kernels only for convolutions in canonical layout (NHWC by HWIO), and it rewrites
+  others into it only outside of loops and branches. The gradients JAX derives are not canonical,
+  hence 30 to 250 times slower inside `scan`, `map` or `cond`; those here are canonical everywhere.
+- Of its two such kernels XLA prefers the slower: `_canonical` leads it to the other.
+- A kernel of few taps and channels is a matrix product with the map's patches (`_by_patches`).
+- Several groups run one after another, a depthwise kernel as a sum of shifted maps.
 """
 
 from __future__ import annotations
@@ -28,7 +31,8 @@ from cnnjax.ops.padding import Padding, Pair
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 UNROLLED = 32  # groups, or mapped kernels, that run one after another; compile time bounds it
-SMALL_WINDOW, FEW_FEATURES = 9, 8  # measured bounds of the spread form of the kernel gradient
+SMALL = 16  # features up to which Eigen is not the faster
+FEW = 32  # entries of a patch up to which a matrix product with the patches is faster
 PADDED_BY_COPY = ("CIRCULAR", "REFLECT", "EDGE")
 
 
@@ -103,7 +107,7 @@ def _checked_groups(groups: Any, channels: int, kernel_shape: Sequence[int]) -> 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _convolve(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    # Ordinary JAX operations, so that a network for inference exports to other formats.
+    # Ordinary JAX operations, no primitive of ours: inference exports to other formats.
     return _forward(x, kernel, geometry=geometry)
 
 
@@ -127,12 +131,9 @@ def _tangent(
 
 
 def _forward(x: jax.Array, kernel: jax.Array, *, geometry: Geometry) -> jax.Array:
+    on_cpu = functools.partial(_grouped_forward, geometry)
     stock = functools.partial(_stock, geometry)
-    if geometry.groups == 1:
-        y = stock(_flat(x), kernel)
-    else:
-        by_group = functools.partial(_grouped_forward, geometry)
-        y = lax.platform_dependent(_flat(x), kernel, cpu=by_group, default=stock)
+    y = lax.platform_dependent(_flat(x), kernel, cpu=on_cpu, default=stock)
     return y.reshape(*x.shape[:-3], *y.shape[1:])
 
 
@@ -173,11 +174,14 @@ def _stock(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _grouped_forward(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    if geometry.groups == 1:
+        return _dense_forward(geometry, x, kernel)
     if kernel.shape[2] == 1:
         return _depthwise(geometry, x, kernel)
     if geometry.groups > UNROLLED:
         return _stock(geometry, x, kernel)
-    return _per_group(functools.partial(_stock, geometry._replace(groups=1)), geometry, x, kernel)
+    one = functools.partial(_dense_forward, geometry._replace(groups=1))
+    return _per_group(one, geometry, x, kernel)
 
 
 def _grouped_input_gradient(
@@ -211,19 +215,30 @@ def _per_group(function: Function, geometry: Geometry, a: jax.Array, b: jax.Arra
     return jnp.concatenate([function(*pair) for pair in pairs], axis=-1)
 
 
+def _dense_forward(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    if math.prod(kernel.shape[:3]) <= FEW and kernel.shape[:2] != (1, 1):
+        return _by_patches(geometry, x, kernel)
+    stride, sides, dilation, _ = geometry
+    return _canonical(x, kernel, stride=stride, sides=sides, dilation=dilation)
+
+
+def _by_patches(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Lay the taps of every output side by side and multiply once."""
+    patches = jnp.concatenate(_taps(geometry, _spatial(kernel, 0), x), axis=-1)
+    return patches @ kernel.reshape(-1, kernel.shape[-1])
+
+
 def _canonical_input_gradient(
     geometry: Geometry, size: Pair, g: jax.Array, kernel: jax.Array
 ) -> jax.Array:
     """Spread g by the stride and convolve it with the flipped kernel, D channels to C."""
-    sides = _adjoint_sides(geometry, size, _spatial(g), _spatial(kernel, 0))
-    return lax.conv_general_dilated(
+    return _canonical(
         g,
         jnp.flip(kernel, (0, 1)).swapaxes(2, 3),
-        (1, 1),
-        sides,
-        lhs_dilation=geometry.stride,
-        rhs_dilation=geometry.dilation,
-        dimension_numbers=LAYOUT,
+        stride=(1, 1),
+        sides=_adjoint_sides(geometry, size, _spatial(g), _spatial(kernel, 0)),
+        spread=geometry.stride,
+        dilation=geometry.dilation,
     )
 
 
@@ -231,31 +246,49 @@ def _canonical_kernel_gradient(
     geometry: Geometry, window: Pair, x: jax.Array, g: jax.Array
 ) -> jax.Array:
     """Convolve x with g as the kernel: channels take the part of the batch and the reverse."""
-    # Spreading both maps by 2 and taking every second output changes no number, but leads XLA past
-    # its newer CPU kernel, which for small windows is up to twice as slow as the older one.
-    spread = 2 if window[0] * window[1] <= SMALL_WINDOW and g.shape[-1] >= FEW_FEATURES else 1
-    sides = [
-        (spread * lo, spread * ((k - 1) * d + (m - 1) * s + 1 - n - lo))
-        for n, m, k, s, d, (lo, _) in zip(
-            _spatial(x),
-            _spatial(g),
-            window,
-            geometry.stride,
-            geometry.dilation,
-            geometry.sides,
-            strict=True,
-        )
-    ]
-    gradient = lax.conv_general_dilated(
+    stride, sides, dilation, _ = geometry
+    gradient = _canonical(
         x.transpose(3, 1, 2, 0),
         g.transpose(1, 2, 0, 3),
-        [spread * step for step in geometry.dilation],
-        sides,
-        lhs_dilation=(spread, spread),
-        rhs_dilation=[spread * step for step in geometry.stride],
-        dimension_numbers=LAYOUT,
+        stride=dilation,
+        sides=[
+            (lo, (k - 1) * d + (m - 1) * s + 1 - n - lo)
+            for n, m, k, s, d, (lo, _) in zip(
+                _spatial(x), _spatial(g), window, stride, dilation, sides, strict=True
+            )
+        ],
+        dilation=stride,
     )
     return gradient.transpose(1, 2, 0, 3)
+
+
+def _canonical(
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    stride: Pair,
+    sides: Sequence[Pair],
+    spread: Pair = (1, 1),
+    dilation: Pair,
+) -> jax.Array:
+    """Convolve in canonical layout by way of Eigen; `spread` puts spread - 1 zeros between pixels.
+
+    XLA (jaxlib 0.10) hands wide convolutions to YNNPACK, which is up to 3 times slower and takes
+    none with spread maps. Spreading the rows of map, kernel, border and stride alike by 2 changes
+    neither a product nor a sum, since no tap falls on the zeros, and costs Eigen next to nothing.
+    """
+    if spread == (1, 1) and kernel.shape[-1] > SMALL:
+        stride, spread, dilation = ((2 * a, b) for a, b in (stride, spread, dilation))
+        sides = [(2 * sides[0][0], 2 * sides[0][1]), sides[1]]
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        stride,
+        sides,
+        lhs_dilation=spread,
+        rhs_dilation=dilation,
+        dimension_numbers=LAYOUT,
+    )
 
 
 def _adjoint_sides(

@@ -58,6 +58,10 @@ CASES = [
     {"size": (9, 8), "channels": 3, "features": 8, "kernel": (3, 3), "stride": (2, 1)},
     {"size": (9, 8), "channels": 3, "features": 9, "kernel": (2, 3), "dilation": (1, 2)},
     {"size": (6, 5), "channels": 3, "features": 2, "kernel": (1, 1)},
+    {"size": (9, 8), "channels": 18, "features": 20, "kernel": (3, 2)},
+    {"size": (11, 9), "channels": 18, "features": 20, "kernel": (3, 3), "stride": (2, 3)},
+    {"size": (11, 9), "channels": 18, "features": 20, "kernel": (2, 3), "dilation": (2, 1)},
+    {"size": (6, 5), "channels": 18, "features": 20, "kernel": (1, 1), "stride": (2, 1)},
     {"size": (6, 5), "channels": 3, "features": 2, "kernel": (1, 1), "stride": (2, 2)},
     {"size": (7, 6), "channels": 4, "features": 6, "kernel": (3, 3), "groups": 2},
     {"size": (7, 6), "channels": 4, "features": 4, "kernel": (3, 3), "groups": 4},
@@ -76,7 +80,9 @@ CASES = [
 
 
 PADDINGS = [*pads.PADDINGS, ((0, 2), (3, 1)), ((9, 0), (0, 9))]
-CELLS = [(case, "SAME") for case in CASES] + [(CASES[i], p) for i in (3, 4, 10) for p in PADDINGS]
+CELLS = [(case, "SAME") for case in CASES] + [
+    (CASES[i], p) for i in (3, 4, 8, 14) for p in PADDINGS
+]
 
 
 @pytest.mark.parametrize(("case", "padding"), CELLS, ids=str)
@@ -207,7 +213,7 @@ def test_gradients_are_canonical_convolutions():
     def step(x, kernel):
         return jax.grad(lambda x, k: jnp.sum(conv(x, k) ** 2), (0, 1))(x, kernel)
 
-    text = jax.jit(step).lower(whole((2, 6, 6, 3)), whole((3, 3, 3, 4))).as_text()
+    text = jax.jit(step).lower(whole((2, 6, 6, 8)), whole((3, 3, 8, 4))).as_text()
     layouts = [
         line.split("dim_numbers = ")[1] for line in text.splitlines() if "dim_numbers" in line
     ]
@@ -218,7 +224,7 @@ def test_gradients_are_canonical_convolutions():
 def test_unused_gradients_are_not_computed():
     def convolutions(argnums):
         step = jax.grad(lambda x, k: jnp.sum(conv(x, k) ** 2), argnums)
-        text = jax.jit(step).lower(whole((2, 6, 6, 3)), whole((3, 3, 3, 4))).as_text()
+        text = jax.jit(step).lower(whole((2, 6, 6, 8)), whole((3, 3, 8, 4))).as_text()
         return text.count("stablehlo.convolution")
 
     assert [convolutions(a) for a in (0, 1, (0, 1))] == [2, 2, 3]
