@@ -26,6 +26,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from cnnjax import spec
+from cnnjax.ops.borders import bordered
 
 Pair = tuple[int, int]
 Padding = str | Sequence[Sequence[int]]
@@ -88,14 +89,10 @@ def pad(
     output_size(size, window, stride, padding)
     if not any(map(any, sides)):
         return x
-    widths = [(0, 0)] * (x.ndim - 3) + [*sides, (0, 0)]
     mode = _MODES.get(padding) if isinstance(padding, str) else None
     if mode is None:
-        return jnp.pad(x, widths, constant_values=fill)
-    # A single row or column has no neighbour to reflect; repeating it is the limit of reflection.
-    if mode == "reflect" and min(size) == 1:
-        return _reflect_thin(x, widths)
-    return jnp.pad(x, widths, mode=mode)
+        return jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [*sides, (0, 0)], constant_values=fill)
+    return bordered(x, sides=sides, mode=mode)
 
 
 def taps(x: jax.Array, *, window: Pair, stride: Pair) -> list[jax.Array]:
@@ -170,11 +167,3 @@ def _explicit(padding: Sequence[Sequence[int]]) -> tuple[Pair, Pair]:
             f">= 0, got {padding!r}"
         ) from None
     return rows, columns
-
-
-def _reflect_thin(x: jax.Array, widths: list[tuple[int, int]]) -> jax.Array:
-    for axis, width in enumerate(widths):
-        mode = "edge" if x.shape[axis] == 1 else "reflect"
-        only = [(0, 0)] * axis + [width] + [(0, 0)] * (x.ndim - axis - 1)
-        x = jnp.pad(x, only, mode=mode)
-    return x
