@@ -6,7 +6,9 @@ outcome.report, outcome.failed
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +51,7 @@ def plan(study: Study, store: Store, *, retry_failed: bool = False) -> Plan:
     finished = store.results(map(trial_id, distinct))
     kept = {k for k, r in finished.items() if not (retry_failed and r["status"] == "failed")}
     missing = [config for config in distinct if trial_id(config) not in kept]
-    return Plan(trials, distinct, sorted(missing, key=relative_cost, reverse=True))
+    return Plan(trials, distinct, in_order(missing))
 
 
 def run_study(
@@ -81,8 +83,25 @@ def conclude(store: Store, study: Study, trials: list[Trial]) -> Outcome:
     return Outcome(runs, path, report.answer(study, runs), failed)
 
 
+def in_order(configs: Sequence[Config]) -> list[Config]:
+    """Return the trials as they start: one of every program, then its repetitions.
+
+    Trials that differ in the seed alone are one program. Started side by side, each would compile
+    it; later ones find it compiled. Within a round dear trials come first, which keeps the workers
+    evenly busy.
+    """
+    rounds: Counter[Config] = Counter()
+    keys = []
+    for config in configs:
+        program = dataclasses.replace(config, seed=0)
+        keys.append((rounds[program], -relative_cost(config)))
+        rounds[program] += 1
+    order = sorted(range(len(configs)), key=keys.__getitem__)
+    return [configs[index] for index in order]
+
+
 def relative_cost(config: Config) -> float:
-    """Return a guess of a trial's cost: dear trials first keeps the workers evenly busy."""
+    """Return a guess of a trial's cost."""
     stride = config.stride or 2
     rows, columns = stride if isinstance(stride, tuple) else (stride, stride)
     return (config.epochs or 1) / (rows * columns)
