@@ -9,7 +9,7 @@ asked for it on CPU; on GPU and TPU the forms are JAX's own.
   others into it only outside of loops and branches. The gradients JAX derives are not canonical,
   hence 30 to 250 times slower inside `scan`, `map` or `cond`; those here are canonical everywhere.
 - Of its two such kernels XLA prefers the slower: `_canonical` leads it to the other.
-- A kernel of few taps and channels is a matrix product with the map's patches (`_by_patches`).
+- On images of one channel a small kernel is a sum of shifted maps (`_by_taps`).
 - Several groups run one after another, a depthwise kernel as a sum of shifted maps.
 """
 
@@ -32,7 +32,7 @@ from cnnjax.ops.padding import Padding, Pair
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 UNROLLED = 32  # groups, or mapped kernels, that run one after another; compile time bounds it
 SMALL = 16  # features up to which Eigen is not the faster
-FEW = 32  # entries of a patch up to which a matrix product with the patches is faster
+FEW = 32  # taps up to which, on one channel, a sum of shifted maps is faster than any convolution
 PADDED_BY_COPY = ("CIRCULAR", "REFLECT", "EDGE")
 
 
@@ -216,16 +216,25 @@ def _per_group(function: Function, geometry: Geometry, a: jax.Array, b: jax.Arra
 
 
 def _dense_forward(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    if math.prod(kernel.shape[:3]) <= FEW and kernel.shape[:2] != (1, 1):
-        return _by_patches(geometry, x, kernel)
     stride, sides, dilation, _ = geometry
-    return _canonical(x, kernel, stride=stride, sides=sides, dilation=dilation)
+
+    def convolved(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return _canonical(x, kernel, stride=stride, sides=sides, dilation=dilation)
+
+    taps = kernel.shape[0] * kernel.shape[1]
+    if x.shape[-1] > 1 or not 1 < taps <= FEW:
+        return convolved(x, kernel)
+    # Both branches are right, and the first is never taken. XLA does not fuse across a branch:
+    # without one it would compute the sum anew for every operation that reads it.
+    never = jnp.isnan(kernel[0, 0, 0, 0])
+    return lax.cond(never, convolved, functools.partial(_by_taps, geometry), x, kernel)
 
 
-def _by_patches(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Lay the taps of every output side by side and multiply once."""
-    patches = jnp.concatenate(_taps(geometry, _spatial(kernel, 0), x), axis=-1)
-    return patches @ kernel.reshape(-1, kernel.shape[-1])
+def _by_taps(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Sum the map (N, H, W, 1) under each tap times the tap's row of the kernel."""
+    taps = _taps(geometry, _spatial(kernel, 0), x)
+    rows = kernel.reshape(len(taps), 1, 1, 1, -1)
+    return functools.reduce(operator.add, (tap * row for tap, row in zip(taps, rows, strict=True)))
 
 
 def _canonical_input_gradient(

@@ -62,6 +62,8 @@ CASES = [
     {"size": (11, 9), "channels": 18, "features": 20, "kernel": (3, 3), "stride": (2, 3)},
     {"size": (11, 9), "channels": 18, "features": 20, "kernel": (2, 3), "dilation": (2, 1)},
     {"size": (6, 5), "channels": 18, "features": 20, "kernel": (1, 1), "stride": (2, 1)},
+    {"size": (8, 7), "channels": 1, "features": 3, "kernel": (3, 2), "stride": (1, 2)},
+    {"size": (8, 7), "channels": 1, "features": 20, "kernel": (3, 3), "dilation": (2, 1)},
     {"size": (6, 5), "channels": 3, "features": 2, "kernel": (1, 1), "stride": (2, 2)},
     {"size": (7, 6), "channels": 4, "features": 6, "kernel": (3, 3), "groups": 2},
     {"size": (7, 6), "channels": 4, "features": 4, "kernel": (3, 3), "groups": 4},
@@ -81,7 +83,7 @@ CASES = [
 
 PADDINGS = [*pads.PADDINGS, ((0, 2), (3, 1)), ((9, 0), (0, 9))]
 CELLS = [(case, "SAME") for case in CASES] + [
-    (CASES[i], p) for i in (3, 4, 8, 14) for p in PADDINGS
+    (CASES[i], p) for i in (3, 4, 8, 11, 16) for p in PADDINGS
 ]
 
 
