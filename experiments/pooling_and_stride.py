@@ -28,7 +28,7 @@ STUDY = Study(
         padding="CIRCULAR",
         head="gap",
         norm="batch",
-        epochs=8,
+        epochs=6,
         batch_size=16,
         lr=0.03,
     ),
