@@ -15,6 +15,7 @@ import logging
 import math
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -32,6 +33,7 @@ from cnnjax.study.engines.interface import (
 
 # Ray is given this many trials at a time, or twice what fits where that is more.
 LEAST_IN_FLIGHT = 256
+KNOCK_SECONDS = 10.0
 OBJECT_STORE_BYTES = 100_000_000  # results are a few kB; Ray would take 30 % of the memory
 
 
@@ -118,8 +120,9 @@ def _connected(resources: Resources, cpus: float) -> Iterator[Any]:
             else:
                 start = partial(start, address=resources.address)
             try:
+                _knock(resources.address)
                 start()
-            except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            except (OSError, RuntimeError, ValueError) as error:
                 where = resources.address or "an instance of its own"
                 text = " ".join(str(error).split())[:300]
                 raise ConnectionError(f"address: Ray at {where} does not answer: {text}") from None
@@ -128,6 +131,13 @@ def _connected(resources: Resources, cpus: float) -> Iterator[Any]:
     finally:
         if mine:
             ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Raise OSError where nobody listens at HOST:PORT: Ray itself would wait for minutes."""
+    host, mark, port = (address or "").rpartition("://")[2].rpartition(":")
+    if mark and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
 
 
 def _own_instance(start: Any, resources: Resources, cpus: float) -> None:
