@@ -116,7 +116,7 @@ def test_kill_9_loses_nothing_finished(
 
 @pytest.fixture
 def nodes() -> Iterator[list[subprocess.Popen[str]]]:
-    """Three Ray nodes on this host, each a process group: a head that runs no trial, two that do."""
+    """Three Ray nodes on this host: a head that runs no trial, and two that do."""
     pytest.importorskip("ray")
     started: list[subprocess.Popen[str]] = []
     common = ["--block", "--object-store-memory=80000000", "--disable-usage-stats"]

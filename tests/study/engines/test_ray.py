@@ -161,7 +161,10 @@ def test_a_killed_node_costs_its_trials_one_more_try(
     def kill_a_node() -> None:
         wait_until(lambda: tries("a") and tries("b"))
         cluster.remove_node(cluster.two[0], allow_graceful=False)  # SIGKILL of all its processes
-        (tmp_path / "notes" / "go").touch()
+        notes = tmp_path / "notes"
+        workers = [int((notes / f"{name}.0.began").read_text()) for name in "ab"]
+        wait_until(lambda: not all(Path(f"/proc/{pid}").exists() for pid in workers))
+        (notes / "go").touch()
 
     killer = threading.Thread(target=kill_a_node)
     killer.start()
