@@ -92,10 +92,11 @@ def _outcome(ray: Any, ready: Any, job: Job, queue: Queue) -> Event:
         deaths.NodeDiedError,
         deaths.OutOfMemoryError,
         deaths.ObjectLostError,
-        deaths.LocalRayletDiedError,
     ) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
         return queue.crashed(job, f"its Ray worker died ({type(error).__name__}: {reason})")
+    except deaths.LocalRayletDiedError:  # no other try could reach Ray either
+        raise ConnectionError("address: the Ray node that this study talks to has died") from None
     except deaths.RayError as error:
         text = str(error).strip().splitlines()[-1]
         raise RuntimeError(f"trial {job.trial_id} could not run under Ray: {text}") from None

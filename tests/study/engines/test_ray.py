@@ -51,7 +51,9 @@ def ray_processes() -> set[int]:
         with contextlib.suppress(OSError):
             words = (path / "cmdline").read_bytes()
             state = (path / "stat").read_text().rpartition(")")[2].split()[0]
-            if state != "Z" and (b"raylet" in words or b"gcs_server" in words or b"ray::" in words):
+            if state != "Z" and (
+                b"raylet" in words or b"gcs_server" in words or words.startswith(b"ray::")
+            ):
                 found.add(int(path.name))
     return found
 
