@@ -8,6 +8,7 @@ Ctrl-C and SIGTERM leave with a line that says how to go on.
 
 from __future__ import annotations
 
+import collections
 import signal
 import sys
 from types import FrameType, TracebackType
@@ -19,7 +20,7 @@ from rich.progress import Progress as Bar
 
 from cnnjax import build
 from cnnjax.config import Config, trial_id
-from cnnjax.study.engine import Event
+from cnnjax.study.engines.interface import Event
 from cnnjax.study.grid import Study
 from cnnjax.study.results import label
 from cnnjax.study.run import Plan, relative_cost
@@ -33,11 +34,13 @@ class Progress:
         self.console = Console(stderr=True)
         self.total = self.finished = 0
         self.costs: dict[str, float] = {}
+        self.shown: dict[str, float] = collections.defaultdict(float)
+        self.epochs: dict[str, int] = {}
         self.labels: dict[str, str] = {}
         self.bar: Bar | None = None
 
     def __enter__(self) -> Progress:
-        self._sigterm = signal.signal(signal.SIGTERM, _terminate)
+        self._before = {s: signal.signal(s, _interrupt) for s in (signal.SIGTERM, signal.SIGINT)}
         return self
 
     def __exit__(
@@ -46,9 +49,10 @@ class Progress:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        signal.signal(signal.SIGTERM, self._sigterm)
         if self.bar is not None:
             self.bar.stop()
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
         if isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(
                 f"{self.finished} of {self.total} trials are done and kept in {self.out}; "
@@ -61,7 +65,8 @@ class Progress:
         self.finished = self.total - len(plan.missing)
         for config in plan.missing:
             self.labels[trial_id(config)] = describe(config, self.study)
-            self.costs[trial_id(config)] = relative_cost(config) / build.epochs(config)
+            self.costs[trial_id(config)] = relative_cost(config)
+            self.epochs[trial_id(config)] = build.epochs(config)
         if self.finished:
             self.console.print(f"{self.finished} of {self.total} trials are done already")
         if not self.console.is_terminal:
@@ -77,14 +82,22 @@ class Progress:
         """Show one event of the engine."""
         name = self.labels.get(event.trial_id, event.trial_id)
         if event.kind == "epoch":
-            if self.bar is not None:
-                self.bar.advance(self.task, self.costs[event.trial_id])
+            share = event.body["epoch"] / self.epochs[event.trial_id]
+            self._advance(event.trial_id, share)
             return
+        self._advance(event.trial_id, 0.0 if event.kind == "crashed" else 1.0)
         if event.kind != "crashed":
             self.finished += 1
         self._say(f"{self._counter()}  {event.kind:7} {name}  {_outcome(event)}")
         if self.bar is not None:
             self.bar.update(self.task, description=self._counter())
+
+    def _advance(self, name: str, share: float) -> None:
+        """Show `share` of a trial as done: a crash takes back what was shown of it."""
+        step = share * self.costs[name] - self.shown[name]
+        self.shown[name] += step
+        if self.bar is not None:
+            self.bar.advance(self.task, step)
 
     def _say(self, line: str) -> None:
         console = self.bar.console if self.bar is not None else self.console
@@ -108,5 +121,8 @@ def _outcome(event: Event) -> str:
     return str(event.body["reason"] if event.kind == "failed" else event.body)
 
 
-def _terminate(signum: int, frame: FrameType | None) -> Any:
+def _interrupt(signum: int, frame: FrameType | None) -> Any:
+    # The first stops the study, which takes a moment; another must not break that off.
+    for again in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(again, signal.SIG_IGN)
     raise KeyboardInterrupt

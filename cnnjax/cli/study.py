@@ -6,6 +6,8 @@ Run a grid of trials and write its tables, figures and report.
   cnnjax study --pool=max,mean --seed=0,1         a grid of its own: every list is an axis
   cnnjax study pooling_and_stride --seed=0,1      a study of experiments/, changed
   cnnjax study mine.py                            a file that defines STUDY
+  cnnjax study --engine=ray --gpus=0.25           four trials share a GPU
+  cnnjax study --engine=slurm --slurm=partition=gpu,time=120 --gpus=1
 
 Start an interrupted study again with the same command: finished trials are not run again. Exit
 status: 0, or 1 where a trial failed, 2 for a mistake, 130 for Ctrl-C.
@@ -26,6 +28,8 @@ from cnnjax.cli.flags import Flags
 from cnnjax.cli.progress import Progress
 from cnnjax.config import Config
 from cnnjax.study import report, results
+from cnnjax.study.engines import ENGINES
+from cnnjax.study.engines.interface import Resources
 from cnnjax.study.grid import Study
 from cnnjax.study.run import Outcome, run_study
 from cnnjax.study.table import print_table
@@ -39,14 +43,38 @@ def main(words: list[str]) -> int:
     flags = Flags("study", __doc__ or "")
     flags.config(sweep=True)
     flags.string("out", None, "directory of the study (default: runs/NAME)")
-    flags.integer("workers", None, "trials at a time; never changes a result (default: cores)")
     flags.boolean("retry_failed", "run failed trials again")
+    define_engine(flags)
     rest = flags.parse(words)
     if rest is None:
         return 0
     study = choose(rest, flags)
     out = flags.out or os.path.join("runs", study.name)
-    return execute(study, out, flags.workers or os.cpu_count() or 1, flags.retry_failed)
+    return execute(study, out, flags.engine, resources(flags), flags.retry_failed)
+
+
+def define_engine(flags: Flags) -> None:
+    """Define the flags that say what runs the trials, and on what."""
+    names = "; ".join(f"{name}: {card.text}" for name, card in ENGINES.items())
+    flags.string("engine", "local", f"what runs the trials. {names}")
+    flags.integer("workers", None, "trials at a time; never changes a result (default: all cores)")
+    flags.string("cpus", None, "CPUs of a trial, for ray and slurm (default: its threads)")
+    flags.string("gpus", "0", "GPUs of a trial, for ray and slurm; a fraction shares one (ray)")
+    flags.string(
+        "address", None, "ray: HOST:PORT or auto, a cluster; slurm: local, to try without Slurm"
+    )
+    flags.string("slurm", "", "options of sbatch: partition=gpu,time=120 (minutes),mem=16GB")
+
+
+def resources(flags: Flags) -> Resources:
+    """Return what the flags of `define_engine` say."""
+    return Resources(
+        workers=flags.workers,
+        cpus=None if flags.cpus is None else _amount("cpus", flags.cpus),
+        gpus=_amount("gpus", flags.gpus),
+        address=flags.address,
+        options=_options(flags.slurm),
+    )
 
 
 def choose(rest: list[str], flags: Flags) -> Study:
@@ -79,13 +107,14 @@ def load(name: str) -> Study:
     return study
 
 
-def execute(study: Study, out: str, workers: int, retry_failed: bool) -> int:
+def execute(study: Study, out: str, engine: str, resources: Resources, retry_failed: bool) -> int:
     """Run the study with its progress shown, then print the table and the answer."""
     with Progress(study, out) as progress:
         outcome = run_study(
             study,
             out,
-            workers=workers,
+            engine=engine,
+            resources=resources,
             retry_failed=retry_failed,
             on_plan=progress.plan,
             on_event=progress.event,
@@ -102,6 +131,24 @@ def show(outcome: Outcome, study: Study, console: Console) -> int:
     console.print(f"\n{outcome.answer}\n", highlight=False)
     console.print(f"report: {outcome.report}", highlight=False, soft_wrap=True)
     return 1 if outcome.failed else 0
+
+
+def _amount(name: str, text: str) -> float:
+    allowed = "a number from 0 to 1, or a whole number"
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf") or (value > 1 and value != int(value)):
+        raise ValueError(f"--{name}: expected {allowed}, got {text!r}")
+    return value
+
+
+def _options(text: str) -> dict[str, str]:
+    pairs = [part.partition("=") for part in text.split(",") if part]
+    if any(not key or not value for key, _, value in pairs):
+        raise ValueError(f"--slurm: expected KEY=VALUE,KEY=VALUE, got {text!r}")
+    return {key: value for key, _, value in pairs}
 
 
 def _find_experiment(name: str) -> str:

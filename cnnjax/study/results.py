@@ -14,10 +14,10 @@ from typing import Any
 
 import pandas as pd
 
-from cnnjax.config import FIELDS, from_dict
+from cnnjax.config import FIELDS, Config, from_dict
 from cnnjax.layers import pooling
 from cnnjax.study.grid import Trial
-from cnnjax.study.store import Store, TrialFiles, write_bytes
+from cnnjax.study.store import Store, write_bytes
 
 HEADLINES = {
     "accuracy": "accuracy",
@@ -89,7 +89,7 @@ def epochs(store: Store, trials: Sequence[Trial]) -> pd.DataFrame:
         for line in store.trial(name).metrics():
             values = {k: v for k, v in line.items() if k != "epoch"}
             rows += [
-                {"id": name, "epoch": line["epoch"], "name": k, "value": v}
+                {"id": name, "epoch": line.get("epoch"), "name": k, "value": v}
                 for k, v in values.items()
             ]
     return pd.DataFrame(rows, columns=["id", "epoch", "name", "value"])
@@ -106,10 +106,19 @@ def write_tables(store: Store, trials: Sequence[Trial]) -> pd.DataFrame:
 
 def load(out: str | Path) -> pd.DataFrame:
     """Return the runs of every finished trial in a study directory, whichever grid made it."""
-    found = {path.name: TrialFiles(path).result() for path in sorted(Path(out).glob("trials/*"))}
-    results = {name: result for name, result in found.items() if result is not None}
-    trials = [Trial(from_dict(result["config"])) for result in results.values()]
+    store = Store(out)
+    results = store.results(path.name for path in sorted(store.root.glob("trials/*")))
+    trials = [Trial(_config(store, name, result)) for name, result in results.items()]
     return frame(trials, results)
+
+
+def _config(store: Store, name: str, result: Mapping[str, Any]) -> Config:
+    try:
+        return from_dict(result["config"])
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{store.root}: trials/{name} is of another version of cnnjax ({error})"
+        ) from None
 
 
 def _write_parquet(path: Path, table: pd.DataFrame) -> None:

@@ -1,25 +1,33 @@
 """A study from its grid to its report: check, run what is missing, tabulate, draw.
 
-outcome = run_study(study, out="runs/mine", workers=2)
+outcome = run_study(study, out="runs/mine", engine="local", resources=Resources(workers=2))
 outcome.report, outcome.failed
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from cnnjax import data
-from cnnjax.config import Config, trial_id
-from cnnjax.study import grid, report, results
-from cnnjax.study.engine import Event, run_trials
+from cnnjax.config import Config, from_dict, identity, to_dict, trial_id
+from cnnjax.study import engines, grid, report, results
+from cnnjax.study.engines.interface import Event, Job, Resources
+from cnnjax.study.files import everywhere, is_store
 from cnnjax.study.grid import Study, Trial
+from cnnjax.study.rows import failed
 from cnnjax.study.store import Store
+from cnnjax.study.work import run_job
+
+ANY_RESOURCES = Resources()
 
 
 @dataclass(frozen=True)
@@ -41,37 +49,102 @@ class Plan:
     missing: list[Config]
 
 
-def plan(study: Study, store: Store, *, retry_failed: bool = False) -> Plan:
-    """Return what is to do; ValueError where a trial does not fit its data set."""
+def check(study: Study, store: Store) -> list[Trial]:
+    """Return the study's trials; ValueError where one does not fit its data set or the store."""
     trials = study.trials()
     for spec, data_dir in {(t.config.dataset, t.config.data_dir) for t in trials}:
         dataset = data.load(spec, data_dir)
         grid.check([t for t in trials if t.config.dataset == spec], dataset)
-    distinct = list({trial_id(t.runs): t.runs for t in trials}.values())
-    finished = store.results(map(trial_id, distinct))
+    if is_store(store.root) and any(t.config.checkpoint_every for t in trials):
+        raise ValueError(
+            f"checkpoint_every: checkpoints need a file system, got --out={store.root}"
+        )
+    return trials
+
+
+def plan(trials: list[Trial], store: Store, *, retry_failed: bool = False) -> Plan:
+    """Return what is to do; FileExistsError where a directory holds another trial's result."""
+    distinct: dict[str, Config] = {}
+    for trial in trials:
+        config = trial.runs
+        other = distinct.setdefault(trial_id(config), config)
+        if other is not config:  # two cells that are one function, unless their ids collide
+            _check_same(to_dict(other), config, store)
+    finished = store.results(distinct)
+    for name, result in finished.items():
+        _check_same(result.get("config"), distinct[name], store)
     kept = {k for k, r in finished.items() if not (retry_failed and r["status"] == "failed")}
-    missing = [config for config in distinct if trial_id(config) not in kept]
-    return Plan(trials, distinct, in_order(missing))
+    missing = [config for name, config in distinct.items() if name not in kept]
+    return Plan(trials, list(distinct.values()), in_order(missing))
 
 
 def run_study(
     study: Study,
     out: str | Path,
     *,
-    workers: int,
+    engine: str = "local",
+    resources: Resources = ANY_RESOURCES,
     retry_failed: bool = False,
     on_plan: Callable[[Plan], None] = lambda plan: None,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> Outcome:
-    """Run every trial that has no result yet, then write the tables and the report."""
+    """Run every trial that has no result yet, then write the tables and the report.
+
+    ValueError for a mistake, OSError where a file cannot be written, ChildProcessError where
+    workers die whatever the trial.
+    """
+    run = engines.find(engine)
     store = Store(out)
-    todo = plan(study, store, retry_failed=retry_failed)
+    trials = check(study, store)
     with store.lock():
         store.claim(study.describe())
+        todo = plan(trials, store, retry_failed=retry_failed)  # not before: another may have run
         on_plan(todo)
-        for event in run_trials(todo.missing, str(store.root), workers=workers):
+        work = partial(run_job, out=everywhere(store.root), again=retry_failed)
+        jobs = [Job(trial_id(c), to_dict(c), c.threads) for c in todo.missing]
+        for event in _recorded(run(jobs, work, _with_folder(resources, store)), store, todo):
             on_event(event)
         return conclude(store, study, todo.trials)
+
+
+def _with_folder(resources: Resources, store: Store) -> Resources:
+    folder = None if is_store(store.root) else everywhere(store.root / "engine")
+    return dataclasses.replace(resources, folder=folder)
+
+
+def _recorded(events: Iterator[Event], store: Store, todo: Plan) -> Iterator[Event]:
+    """Yield the events; a trial that was lost is recorded as failed, with the reason.
+
+    FileNotFoundError where a trial ended elsewhere and left no result here.
+    """
+    configs = {trial_id(config): config for config in todo.missing}
+    with contextlib.closing(events):  # type: ignore[type-var]
+        for event in events:
+            if event.kind == "lost":
+                result = failed(configs[event.trial_id], event.body)
+                store.trial(event.trial_id).finish(result)
+                event = Event("failed", event.trial_id, result)
+            yield event
+    absent = configs.keys() - store.results(configs).keys()
+    if absent:
+        raise FileNotFoundError(
+            f"--out={store.root}: {len(absent)} trials ended but left no result here, such as "
+            f"{min(absent)}; the directory must be on a file system that all workers share"
+        )
+
+
+def _check_same(there: Any, config: Config, store: Store) -> None:
+    if there == to_dict(config):
+        return
+    try:
+        same = identity(from_dict(there)) == identity(config)
+    except (ValueError, TypeError, AttributeError):
+        same = False  # of another version, or no configuration at all
+    if not same:
+        raise FileExistsError(
+            f"{store.root}: trials/{trial_id(config)} holds another trial's result; "
+            "choose a new directory, or delete that one to run it again"
+        )
 
 
 def conclude(store: Store, study: Study, trials: list[Trial]) -> Outcome:

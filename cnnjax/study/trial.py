@@ -19,9 +19,10 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from cnnjax import build, data
-from cnnjax.config import SCHEMA, Config, from_dict, identity, to_dict, trial_id
+from cnnjax.config import Config, from_dict, identity, to_dict, trial_id
 from cnnjax.study.environment import describe
 from cnnjax.study.judge import guarantee, judge
+from cnnjax.study.rows import failed, header
 from cnnjax.study.store import TrialFiles
 from cnnjax.train.checkpoints import Checkpoints
 from cnnjax.train.fit import Diverged
@@ -76,7 +77,7 @@ def run_in(
     except (OSError, Stopped):
         raise  # a full disk or a missing data file is not the trial's own failure
     except Exception as error:
-        result = _header(config) | {"status": "failed", "reason": _reason(error)}
+        result = failed(config, _reason(error))
     files.finish(result)
     return result
 
@@ -110,7 +111,7 @@ def measure(
     metrics, places = judge(config, net, variables, dataset)
     arrays = flat(variables)
     keep(arrays)
-    return _header(config) | {
+    return header(config) | {
         "status": "done",
         "metrics": metrics,
         "places": places,
@@ -140,10 +141,6 @@ def fingerprint(arrays: Mapping[str, np.ndarray]) -> str:
         digest.update(f"{path} {array.dtype} {array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-def _header(config: Config) -> dict[str, Any]:
-    return {"id": trial_id(config), "schema": SCHEMA, "config": to_dict(config)}
 
 
 def _reason(error: Exception) -> str:

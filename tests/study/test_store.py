@@ -121,9 +121,10 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
 
 def test_results_skip_what_is_unfinished(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store.trial("a").finish({"status": "done"})
+    done = {"status": "done", "metrics": {"accuracy": 0.5}}
+    store.trial("a").finish(done)
     store.trial("b").start({}, {})
-    assert store.results(["a", "b", "c"]) == {"a": {"status": "done"}}
+    assert store.results(["a", "b", "c"]) == {"a": done}
     assert json.loads((tmp_path / "trials" / "a" / "result.json").read_text())["status"] == "done"
     assert not list(tmp_path.glob("trials/*/*.tmp"))
     assert stores.read_json(tmp_path / "trials" / "c" / "result.json") is None

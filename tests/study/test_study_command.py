@@ -8,67 +8,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from study_commands import (
+    GRID,
+    SLOWER,
+    Command,
+    children,
+    finish,
+    numbers,
+    wait_for,
+)
 
 from cnnjax.config import Config, from_dict
 from cnnjax.study.trial import run
-
-GRID = [
-    *("--pool=max,aps", "--stride=3", "--seed=0", "--widths=2", "--dense=", "--head=gap"),
-    *("--padding=CIRCULAR", "--epochs=2", "--eval_places=3", "--norm=batch", "--dropout=0.1"),
-    "--dataset=digits_canvas:side=18:scale=1:train=40:test=20",
-]
-SLOWER = [*GRID, "--epochs=60", "--seed=0,1"]
-PROGRAM = (sys.executable, "-m", "cnnjax")
-# What an undisturbed run may differ in.
-TIMES = ["seconds", "seconds_training"]
-
-Command = Callable[..., subprocess.Popen[str]]
-
-
-@pytest.fixture(scope="module")
-def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
-    """Start `cnnjax study` with one compile cache for all tests; stop what is left at the end."""
-    cache = str(tmp_path_factory.mktemp("cache"))
-    env = {k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"}
-    started: list[subprocess.Popen[str]] = []
-
-    def start(*words: str, program: Sequence[str] = PROGRAM) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [*program, "study", *words],
-            env={**env, "CNNJAX_CACHE": cache},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
-
-
-def numbers(out: Path) -> pd.DataFrame:
-    return pd.read_csv(out / "runs.csv").drop(columns=TIMES)
-
-
-def wait_for(pattern: str, out: Path) -> None:
-    for _ in range(600):
-        if list(out.glob(pattern)):
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"no {pattern} in {out}")
 
 
 @pytest.fixture(scope="module")
@@ -213,17 +168,3 @@ def test_run_keeps_a_finished_trial(tmp_path: Path, finished: Path) -> None:
     assert run(config, trial) == json.loads((trial / "result.json").read_text())
     with pytest.raises(FileExistsError, match="holds another trial"):
         run(Config(), trial)
-
-
-def children(pid: int) -> list[int]:
-    """Return the process ids whose parent is `pid`, resource trackers aside."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-            words = (path / "cmdline").read_bytes()
-        except (OSError, ValueError, IndexError):
-            continue
-        if parent == pid and b"spawn_main" in words:
-            found.append(int(path.name))
-    return found

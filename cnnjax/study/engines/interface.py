@@ -1,0 +1,129 @@
+"""What an engine is given and what it tells: jobs and resources in, events out.
+
+    queue = Queue(deque(jobs))
+    job = queue.waiting.popleft()
+    yield queue.crashed(job, "its worker died")    # tried again, MAX_CRASHES times
+
+One policy for all engines: a worker that dies (killed, out of memory, its node gone) costs its
+trial one more try, up to MAX_CRASHES; then the trial is lost and the others go on, unless workers
+die whatever the trial. A trial that raises is deterministic and is not tried again.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import pickle
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+MAX_CRASHES = 2
+MAX_LOST_IN_A_ROW = 3
+
+
+@dataclass(frozen=True)
+class Job:
+    """A trial to run: its id, its configuration as plain JSON, the CPU threads it takes."""
+
+    trial_id: str
+    config: Mapping[str, Any]
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happened to a trial; `body` is the epoch's line, the result, or the reason.
+
+    epoch, done, failed: as the trial goes. crashed: its worker died, it waits for another try.
+    lost: it took down every worker it was given, and has no result. error: not the trial's own
+    failure (a full disk); `body` is the exception, which engines raise.
+    """
+
+    kind: str
+    trial_id: str
+    body: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What a study may use, and where.
+
+    workers: trials at a time, None for as many as there is room for. cpus, gpus: of one trial, in
+    whole ones or fractions (cpus: None for the trial's threads). address: where a cluster is.
+    folder: a directory for the engine's own files. options: an engine's own, such as a partition.
+    """
+
+    workers: int | None = None
+    cpus: float | None = None
+    gpus: float = 0.0
+    address: str | None = None
+    folder: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+Report = Callable[[Any], None]
+Work = Callable[[Job, Report], Event]
+Engine = Callable[[Sequence[Job], Work, Resources], Iterator[Event]]
+
+
+@dataclass
+class Queue:
+    """The jobs still to start, and how often each has taken its worker down."""
+
+    waiting: collections.deque[Job]
+    crashes: collections.Counter[str] = field(default_factory=collections.Counter)
+    lost_in_a_row: int = 0
+
+    def crashed(self, job: Job, reason: str) -> Event:
+        """Queue a job whose worker died once more; after MAX_CRASHES more tries it is lost.
+
+        ChildProcessError where several in a row are lost: then it is hardly the trials' doing.
+        """
+        self.crashes[job.trial_id] += 1
+        if self.crashes[job.trial_id] <= MAX_CRASHES:
+            self.waiting.appendleft(job)
+            return Event("crashed", job.trial_id, reason)
+        self.lost_in_a_row += 1
+        if self.lost_in_a_row >= MAX_LOST_IN_A_ROW:
+            raise ChildProcessError(
+                f"workers die whatever the trial: {self.lost_in_a_row} in a row were lost, the last"
+                f" is {job.trial_id}: {reason}"
+            )
+        tries = self.crashes[job.trial_id]
+        return Event("lost", job.trial_id, f"{reason}, at each of {tries} tries")
+
+    def ended(self, event: Event) -> Event:
+        """Return the last event of a job that ran to its end; raise the body of an error."""
+        if event.kind == "error":
+            raise event.body
+        self.lost_in_a_row = 0
+        return event
+
+
+def attempt(work: Work, job: Job, report: Report) -> Event:
+    """Run a job in this process; an exception becomes an error event that can be sent."""
+    try:
+        return work(job, report)
+    except Exception as error:
+        return Event("error", job.trial_id, _portable(error))
+
+
+def environment(job: Job, gpus: float) -> dict[str, str]:
+    """Return the variables that a worker of a cluster needs before it imports JAX."""
+    ours = {name: value for name, value in os.environ.items() if name.startswith("CNNJAX_")}
+    variables = {**ours, "NPROC": str(job.threads)}
+    if gpus == 0:
+        variables["JAX_PLATFORMS"] = "cpu"  # a trial that asked for no GPU must not take one
+    elif gpus < 1:
+        # A scheduler counts fractions but does not enforce them, and JAX takes 75 % of a GPU.
+        variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 * gpus:.3f}"
+    return variables
+
+
+def _portable(error: Exception) -> Exception:
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

@@ -1,0 +1,114 @@
+"""The policy of all engines: crashes are tried again, mistakes are not; JAX stays with workers."""
+
+from __future__ import annotations
+
+import collections
+import importlib.util
+import json
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+from cnnjax.study import engines
+from cnnjax.study.engines.interface import (
+    MAX_CRASHES,
+    MAX_LOST_IN_A_ROW,
+    Event,
+    Job,
+    Queue,
+    attempt,
+    environment,
+)
+
+A, B = Job("a", {}), Job("b", {})
+
+
+def test_a_crash_is_tried_again_first_and_then_lost() -> None:
+    queue = Queue(collections.deque([B]))
+    for _ in range(MAX_CRASHES):
+        assert queue.crashed(A, "killed").kind == "crashed"
+        assert queue.waiting.popleft() is A  # before the others: its checkpoint is warm
+    lost = queue.crashed(A, "killed")
+    assert lost.kind == "lost" and "at each of 3 tries" in lost.body
+    assert list(queue.waiting) == [B]
+
+
+def test_workers_that_die_whatever_the_trial_end_the_study() -> None:
+    queue = Queue(collections.deque())
+
+    def lose(name: str) -> Event:
+        return [queue.crashed(Job(name, {}), "no library") for _ in range(MAX_CRASHES + 1)][-1]
+
+    for i in range(MAX_LOST_IN_A_ROW - 1):
+        assert lose(f"t{i}").kind == "lost"
+    queue.ended(Event("done", "x", {}))  # one that ends well: it is the trials' doing after all
+    for i in range(MAX_LOST_IN_A_ROW - 1):
+        assert lose(f"u{i}").kind == "lost"
+    with pytest.raises(ChildProcessError, match=r"whatever the trial.*no library"):
+        lose("last")
+
+
+def test_an_error_is_raised_not_tried_again() -> None:
+    queue = Queue(collections.deque())
+    with pytest.raises(OSError, match="full"):
+        queue.ended(Event("error", "a", OSError("disk full")))
+    assert not queue.waiting
+
+
+def test_an_exception_becomes_an_event_that_can_be_sent() -> None:
+    class Local(Exception):
+        pass
+
+    def bug(job: Job, report: object) -> Event:
+        raise Local("what it says")
+
+    event = pickle.loads(pickle.dumps(attempt(bug, A, print)))
+    assert event.kind == "error" and str(event.body) == "Local: what it says"
+
+    def full(job: Job, report: object) -> Event:
+        raise OSError(28, "No space left on device")
+
+    event = pickle.loads(pickle.dumps(attempt(full, A, print)))
+    assert isinstance(event.body, OSError) and event.body.errno == 28
+
+
+def test_a_worker_is_told_its_share_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CNNJAX_DATA", "there")
+    told = environment(Job("a", {}, 3), 0)
+    assert (told["NPROC"], told["JAX_PLATFORMS"], told["CNNJAX_DATA"]) == ("3", "cpu", "there")
+    assert "HOME" not in told
+    assert environment(A, 0.25)["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.225"
+    for gpus in (0.25, 1, 2):
+        assert "JAX_PLATFORMS" not in environment(A, gpus)
+    assert "XLA_PYTHON_CLIENT_MEM_FRACTION" not in environment(A, 1)
+
+
+@pytest.mark.parametrize("name", sorted(engines.ENGINES))
+def test_an_engine_is_found_or_says_what_it_needs(name: str) -> None:
+    package = engines.ENGINES[name].package
+    if package is None or importlib.util.find_spec(package):
+        assert callable(engines.find(name))
+    else:
+        with pytest.raises(ValueError, match=f"needs the package {package}.*cnnjax.{name}"):
+            engines.find(name)
+
+
+def test_an_unknown_engine_lists_the_known() -> None:
+    with pytest.raises(ValueError, match="engine: unknown name 'rey'; did you mean ray"):
+        engines.find("rey")
+
+
+def test_engines_and_workers_import_no_jax_before_there_is_work() -> None:
+    program = """
+import json, sys
+import cnnjax.study.work
+from cnnjax.study.engines import ENGINES
+for card in ENGINES.values():
+    __import__(card.module)
+print(json.dumps(sorted({"jax", "jaxlib", "flax", "ray", "submitit"} & set(sys.modules))))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == []

@@ -1,0 +1,54 @@
+"""`cnnjax study` in a process of its own: a tiny grid, waiting for files, finding workers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+GRID = [
+    *("--pool=max,aps", "--stride=3", "--seed=0", "--widths=2", "--dense=", "--head=gap"),
+    *("--padding=CIRCULAR", "--epochs=2", "--eval_places=3", "--norm=batch", "--dropout=0.1"),
+    "--dataset=digits_canvas:side=18:scale=1:train=40:test=20",
+]
+SLOWER = [*GRID, "--epochs=60", "--seed=0,1"]
+PROGRAM = (sys.executable, "-m", "cnnjax")
+# What an undisturbed run may differ in.
+TIMES = ["seconds", "seconds_training"]
+
+Command = Callable[..., subprocess.Popen[str]]
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def numbers(out: Path) -> pd.DataFrame:
+    return pd.read_csv(out / "runs.csv").drop(columns=TIMES)
+
+
+def wait_for(pattern: str, out: Path) -> None:
+    for _ in range(600):
+        if list(out.glob(pattern)):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"no {pattern} in {out}")
+
+
+def children(pid: int) -> list[int]:
+    """Return the process ids whose parent is `pid`, resource trackers aside."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            words = (path / "cmdline").read_bytes()
+        except (OSError, ValueError, IndexError):
+            continue
+        if parent == pid and b"spawn_main" in words:
+            found.append(int(path.name))
+    return found

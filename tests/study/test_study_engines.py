@@ -1,0 +1,162 @@
+"""One study, every engine, whatever is killed: finished trials are kept and the table is the same.
+
+Ray: an instance of its own, and three nodes on this host; Slurm: submitit's local executor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from study_commands import SLOWER, Command, finish, numbers, wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.extra]
+
+NODE = "import ray.scripts.scripts as s; s.main()"
+RAY_ENV = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+@pytest.fixture(scope="module")
+def calm(command: Command, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """The table of the grid run by the local engine, undisturbed."""
+    out = tmp_path_factory.mktemp("studies") / "calm"
+    status, _, errors = finish(command(*SLOWER, f"--out={out}", "--workers=2"))
+    assert status == 0, errors
+    return numbers(out)
+
+
+def stat(pid: int) -> tuple[int, str]:
+    """Return the parent and the state of a process; (0, "Z") of none."""
+    try:
+        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0, "Z"
+    return int(words[1]), words[0]
+
+
+def descendants(pid: int) -> dict[int, bytes]:
+    """Return the command lines of all processes below one, by process id."""
+    everyone = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+    below = {pid}
+    for _ in range(10):
+        below |= {p for p in everyone if stat(p)[0] in below}
+    found = {}
+    for p in below - {pid}:
+        with contextlib.suppress(OSError):
+            found[p] = Path(f"/proc/{p}/cmdline").read_bytes()
+    return found
+
+
+def busy_worker(driver: int) -> int:
+    """Return the process that runs a trial for this driver."""
+    for _ in range(600):
+        for pid, words in descendants(driver).items():
+            if words.startswith(b"ray::trial") or b"submitit.core._submit" in words:
+                return pid
+        time.sleep(0.05)
+    raise AssertionError("no worker is busy")
+
+
+def all_gone(pids: set[int], seconds: float = 30) -> bool:
+    deadline = time.monotonic() + seconds
+    while any(stat(pid)[1] != "Z" for pid in pids):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+ENGINES = [
+    pytest.param("ray", ["--engine=ray", "--workers=1"], id="ray"),
+    pytest.param("submitit", ["--engine=slurm", "--address=local", "--workers=1"], id="slurm"),
+]
+
+
+@pytest.mark.parametrize("victim", ["worker", "driver"])
+@pytest.mark.parametrize(("package", "words"), ENGINES)
+def test_kill_9_loses_nothing_finished(
+    command: Command,
+    tmp_path: Path,
+    calm: pd.DataFrame,
+    package: str,
+    words: list[str],
+    victim: str,
+) -> None:
+    pytest.importorskip(package)
+    out = tmp_path / "out"
+    process = command(*SLOWER, f"--out={out}", *words)
+    wait_for("trials/*/result.json", out)
+    done = {path: path.read_bytes() for path in out.glob("trials/*/result.json")}
+    below = set(descendants(process.pid))
+    if victim == "worker":
+        os.kill(busy_worker(process.pid), signal.SIGKILL)
+    else:
+        process.kill()
+        process.communicate()
+        if package == "ray":
+            assert all_gone(below)  # the instance ends with its driver
+        process = command(*SLOWER, f"--out={out}", *words)
+    status, _, errors = finish(process)
+    assert status == 0, errors
+    assert ("crashed" in errors) == (victim == "worker")
+    assert {path: path.read_bytes() for path in done} == done
+    pd.testing.assert_frame_equal(numbers(out), calm)
+    assert not list(out.glob("**/*.tmp"))
+    assert all_gone(below)
+
+
+@pytest.fixture
+def nodes() -> Iterator[list[subprocess.Popen[str]]]:
+    """Three Ray nodes on this host: a head that runs no trial, and two that do."""
+    pytest.importorskip("ray")
+    started: list[subprocess.Popen[str]] = []
+    common = ["--block", "--object-store-memory=80000000", "--disable-usage-stats"]
+
+    def start(*words: str) -> None:
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-c", NODE, "start", *words, *common],
+                env={**os.environ, **RAY_ENV},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                text=True,
+            )
+        )
+
+    start("--head", "--port=16379", "--num-cpus=0", "--include-dashboard=false")
+    time.sleep(5)
+    for _ in range(2):
+        start("--address=127.0.0.1:16379", "--num-cpus=1")
+    yield started
+    below = {pid for node in started for pid in descendants(node.pid)}
+    for pid in below | {node.pid for node in started}:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    for node in started:
+        node.wait()
+
+
+def test_kill_9_of_a_node(
+    command: Command, tmp_path: Path, calm: pd.DataFrame, nodes: list[subprocess.Popen[str]]
+) -> None:
+    out = tmp_path / "out"
+    # Both nodes have joined once each runs a trial.
+    process = command(*SLOWER, f"--out={out}", "--engine=ray", "--address=127.0.0.1:16379")
+    wait_for("trials/*/result.json", out)
+    done = {path: path.read_bytes() for path in out.glob("trials/*/result.json")}
+    for pid in [*descendants(nodes[1].pid), nodes[1].pid]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    status, _, errors = finish(process)
+    assert status == 0, errors
+    assert {path: path.read_bytes() for path in done} == done
+    pd.testing.assert_frame_equal(numbers(out), calm)
