@@ -1,6 +1,6 @@
 """What a trained network is worth: accuracy, accuracy at shifted places, exact shift consistency.
 
-    metrics, places = judge(config, net, variables, dataset)
+    metrics, places, predictions = judge(config, net, variables, dataset)
     metrics["accuracy_away"], metrics["consistency"], places["offsets"], places["accuracy"]
 
 `accuracy` is over the whole test set where it stands. The rest is over its first
@@ -25,6 +25,7 @@ from cnnjax.invariance.certificate import certify
 from cnnjax.invariance.exhaustive import exhaustive, has_dense_pass
 from cnnjax.invariance.logits import shift_logits
 from cnnjax.invariance.metrics import consistency
+from cnnjax.study.predictions import Predictions
 from cnnjax.train.fit import evaluate
 from cnnjax.train.step import eval_step
 
@@ -33,12 +34,12 @@ EVAL_BATCH = 256
 
 def judge(
     config: Config, net: nn.Module, variables: Any, dataset: Dataset
-) -> tuple[dict[str, float], dict[str, Any]]:
-    """Return (metrics by name, the grid of places with the accuracy at each)."""
+) -> tuple[dict[str, float], dict[str, Any], Predictions]:
+    """Return (metrics by name, the grid of places with the accuracy at each, the classes given)."""
     step = jax.jit(
         eval_step(net, transform=build.build_input(dataset), loss=build.build_loss(config))
     )
-    test = evaluate(step, variables, dataset.test, batch_size=EVAL_BATCH)
+    test, classes = evaluate(step, variables, dataset.test, batch_size=EVAL_BATCH)
     images, labels = (part[: config.shift_images] for part in dataset.test)
     offsets = places(config, dataset)
     logits, exact = moved_logits(config, net, variables, dataset, images, offsets)
@@ -60,7 +61,8 @@ def judge(
     elif config.battery == "cheap" and exact is not None:
         metrics |= battery.figures("circular", exact, labels)
     grid = {"offsets": offsets.tolist(), "accuracy": by_place.tolist()}
-    return metrics, grid | {"boundary": dataset.boundary}
+    found = Predictions(dataset.test.labels, classes, predictions, offsets)
+    return metrics, grid | {"boundary": dataset.boundary}, found
 
 
 def guarantee(

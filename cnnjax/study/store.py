@@ -1,4 +1,4 @@
-"""A study directory: study.json and trials/<id>/{config,env,result}.json, metrics.jsonl, variables.
+"""A study directory: study.json and trials/<id>/{config,env,result}.json, metrics.jsonl, *.npz.
 
     store = Store(out)                         # a directory, or gs://, s3://, az://
     with store.lock():
@@ -69,6 +69,12 @@ class TrialFiles:
         np.savez(buffer, **arrays)  # type: ignore[arg-type]
         write_bytes(self.root / "variables.npz", buffer.getvalue())
 
+    def save_predictions(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write the classes given to the test images, compressed."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+        write_bytes(self.root / "predictions.npz", buffer.getvalue())
+
     def config(self) -> dict[str, Any]:
         """Return the trial's configuration; FileNotFoundError where this is no trial."""
         config = read_object(self.root / "config.json")
@@ -94,6 +100,14 @@ class TrialFiles:
         path = self.root / "variables.npz"
         if not path.exists():
             raise FileNotFoundError(f"{path}: no trained variables here")
+        with np.load(io.BytesIO(path.read_bytes())) as arrays:
+            return dict(arrays)
+
+    def predictions(self) -> dict[str, np.ndarray] | None:
+        """Return what `save_predictions` wrote; None where there is nothing."""
+        path = self.root / "predictions.npz"
+        if not path.exists():
+            return None
         with np.load(io.BytesIO(path.read_bytes())) as arrays:
             return dict(arrays)
 

@@ -73,7 +73,7 @@ def run_in(
         with Checkpoints(
             files.root / "checkpoints", owner=identity(config), keep=config.checkpoint_keep
         ) as checkpoints:
-            result = measure(config, on_epoch, files.save_variables, checkpoints, stop)
+            result = measure(config, on_epoch, files, checkpoints, stop)
     except (OSError, Stopped):
         raise  # a full disk or a missing data file is not the trial's own failure
     except Exception as error:
@@ -97,20 +97,22 @@ def refuse_another(files: TrialFiles, config: Config) -> None:
 def measure(
     config: Config,
     on_epoch: Report = ignore,
-    keep: Report = ignore,
+    files: TrialFiles | None = None,
     checkpoints: Checkpoints | None = None,
     stop: Stop | None = None,
 ) -> dict[str, Any]:
-    """Train the network of `config` and measure it; `keep` receives the trained variables."""
+    """Train the network of `config` and measure it; `files` keep its variables and predictions."""
     start = time.perf_counter()
     limit_threads(config.threads)
     dataset = data.load(config.dataset, config.data_dir)
     net = build.build_net(config, dataset.num_classes, dataset.image_shape)
     variables = train(config, net, dataset, on_epoch, checkpoints=checkpoints, stop=stop)
     trained = time.perf_counter()
-    metrics, places = judge(config, net, variables, dataset)
+    metrics, places, predictions = judge(config, net, variables, dataset)
     arrays = flat(variables)
-    keep(arrays)
+    if files is not None:
+        files.save_variables(arrays)
+        files.save_predictions(predictions.arrays())
     return header(config) | {
         "status": "done",
         "metrics": metrics,

@@ -1,7 +1,7 @@
 """The training loop: a host loop over a compiled step, and evaluation that counts every image once.
 
     state = fit(step, state, dataset.train, epochs=20, batch_size=64, seed=0, on_epoch=print)
-    report = evaluate(eval_step, state.variables, dataset.test, batch_size=256)
+    report, classes = evaluate(eval_step, state.variables, dataset.test, batch_size=256)
 
 All that training needs beside its state is a Progress; a loop started from a saved pair of them
 goes on as if it had never stopped.
@@ -79,13 +79,15 @@ def evaluate(
     split: Split,
     *,
     batch_size: int,
-) -> dict[str, float]:
-    """Return loss and accuracy over all images of `split`, each counted once."""
-    parts = (step(variables, batch) for batch in batches(split, batch_size=batch_size))
+) -> tuple[dict[str, float], np.ndarray]:
+    """Return loss and accuracy over all images of `split`, each counted once, and classes (N,)."""
+    parts = [step(variables, batch) for batch in batches(split, batch_size=batch_size)]
     sums = jax.device_get([sums for _, sums in parts])
+    classes = [np.argmax(logits, axis=-1) for logits, _ in parts]
     totals = {name: sum(np.float64(part[name]) for part in sums) for name in sums[0]}
-    return {
+    report = {
         "loss": float(totals["loss"] / totals["count"]),
         "accuracy": float(totals["correct"] / totals["count"]),
         "images": int(totals["count"]),
     }
+    return report, np.concatenate(classes)[: len(split.labels)]

@@ -23,6 +23,8 @@ from study_commands import (
 )
 
 from cnnjax.config import Config, from_dict
+from cnnjax.study.predictions import PER_IMAGE, Predictions
+from cnnjax.study.store import TrialFiles
 from cnnjax.study.trial import run
 
 
@@ -46,6 +48,15 @@ def test_a_study_leaves_tables_figures_and_a_report(finished: Path) -> None:
     for trial in (finished / "trials").iterdir():
         lines = (trial / "metrics.jsonl").read_text().splitlines()
         assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+
+
+def test_kept_predictions_give_the_figures_again(finished: Path) -> None:
+    for trial in (finished / "trials").iterdir():
+        kept = Predictions.read(TrialFiles(trial))
+        metrics = json.loads((trial / "result.json").read_text())["metrics"]
+        assert kept is not None and len(kept.labels) == metrics["test_images"]
+        for name in PER_IMAGE:
+            assert kept.per_image(name).mean() == pytest.approx(metrics[name], abs=1e-6)
 
 
 def test_the_same_command_again_runs_nothing(command: Command, finished: Path) -> None:

@@ -48,10 +48,14 @@ def test_lines_are_means_over_the_whole_set() -> None:
 
 
 def test_evaluation_is_no_average_of_averages() -> None:
-    found = evaluate(
-        lambda variables, batch: (None, step(State(), batch)[1]), None, SPLIT, batch_size=4
+    found, classes = evaluate(
+        lambda variables, batch: (jnp.eye(10)[batch["label"]], step(State(), batch)[1]),
+        None,
+        SPLIT,
+        batch_size=4,
     )
     assert found == {"loss": 4.5, "accuracy": 0.3, "images": 10}
+    assert classes.tolist() == SPLIT.labels.tolist()  # the filled-up last batch aside
 
 
 @pytest.mark.parametrize("look", [1, 100])

@@ -1,4 +1,4 @@
-"""Paired differences: against scipy's own test, and words that never name a winner too soon."""
+"""The study's own difference: pairing, what is left out, and words that name no winner too soon."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from cnnjax.study.grid import Contrast
-from cnnjax.study.statistics import compare, default_contrast, interval, sentence
+from cnnjax.study.statistics import compare, default_contrast, sentence
 
 CONTRAST = Contrast("consistency", {"pool": "aps"}, {"pool": "max"}, {"stride": 2})
 
@@ -27,25 +27,41 @@ def test_interval_is_the_paired_t_interval() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(0.9, 0.02, 6), rng.normal(0.8, 0.05, 6)
     found = compare(runs(a.tolist(), b.tolist()), CONTRAST)
-    expected = stats.ttest_rel(a, b).confidence_interval(0.95)
+    expected = stats.ttest_rel(a, b)
     assert found is not None
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert (found.low, found.high) == pytest.approx(tuple(expected.confidence_interval(0.95)))
     assert (found.mean, found.n) == (pytest.approx(float(np.mean(a - b))), 6)
-
-
-def test_coverage_at_three_seeds() -> None:
-    rng = np.random.default_rng(0)
-    draws = rng.normal(0.0, 1.0, (4000, 3))
-    covered = np.mean([low <= 0 <= high for low, high in map(interval, draws)])
-    assert abs(covered - 0.95) < 0.012  # 3.5 standard errors
+    assert found.paired.p == pytest.approx(expected.pvalue)
 
 
 def test_only_seeds_with_both_arms_count() -> None:
-    table = runs([0.9, 0.9, 0.9], [0.8, 0.7, 0.6])
+    table = runs([0.9, 0.9, 0.9, 0.9], [0.8, 0.7, 0.6, np.inf])
     table.loc[table["seed"] == 2, "status"] = "failed"
     found = compare(table, CONTRAST)
-    assert found is not None and found.n == 2
+    assert found is not None and (found.n, found.dropped) == (2, 2)
+    assert "n = 2 seeds (2 left out)" in sentence(found)
     assert compare(table[table["pool"] == "max"], CONTRAST) is None
+
+
+def test_cells_are_paired_before_they_are_averaged() -> None:
+    # Stride 3 costs both pools 0.4. One run of it failed: averaging first would blame the other.
+    rows = [
+        {"pool": p, "stride": s, "seed": n, "consistency": 0.9 - 0.4 * (s == 3), "status": "done"}
+        for p in ("max", "aps")
+        for s in (2, 3)
+        for n in (0, 1)
+    ]
+    rows[0]["status"] = "failed"
+    found = compare(pd.DataFrame(rows), Contrast("consistency", {"pool": "aps"}, {"pool": "max"}))
+    assert found is not None and (found.mean, found.n) == (0.0, 2)
+
+
+def test_tuples_are_found_by_their_labels() -> None:
+    table = runs([0.9, 0.91], [0.5, 0.4]).assign(stride="3x2")
+    contrast = Contrast("consistency", {"pool": "aps"}, {"pool": "max"}, {"stride": (3, 2)})
+    found = compare(table[table["consistency"] > 0], contrast)
+    assert found is not None and found.n == 2
+    assert "stride 3x2" in sentence(found)
 
 
 def test_words() -> None:
@@ -55,6 +71,10 @@ def test_words() -> None:
     assert "not distinguishable" in unclear
     alone = sentence(compare(runs([0.9], [0.5]), CONTRAST))
     assert "not distinguishable" in alone and "one seed" in alone
+    two = sentence(compare(runs([0.9, 0.9001], [0.5, 0.5]), CONTRAST))
+    assert "not distinguishable" in two
+    equal = sentence(compare(runs([0.9, 0.9], [0.5, 0.5]), CONTRAST))
+    assert "not distinguishable" in equal  # two equal differences are no proof
     assert "no pair" in sentence(None)
 
 
