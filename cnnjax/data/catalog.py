@@ -243,7 +243,7 @@ def choose(content: Content, indices: Mapping[str, np.ndarray], source: str) -> 
             truth[split] = {key: values[chosen] for key, values in content.truth[source].items()}
         if source in content.sources:
             sources[split] = tuple(content.sources[source][i] for i in chosen)
-    parts = {split: take(whole, chosen) for split, chosen in indices.items()}
+    parts: dict[str, Any] = {split: take(whole, chosen) for split, chosen in indices.items()}
     return content._replace(**parts, truth=truth, sources=sources)
 
 

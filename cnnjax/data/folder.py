@@ -177,7 +177,8 @@ def split(
     chosen: dict[str, list[int]] = {name: [] for name in ("train", *shares)}
     labels = np.array(found.labels)
     for label in range(len(found.classes)):
-        members = sorted(np.flatnonzero(labels == label), key=lambda i: _lot(seed, found.names[i]))
+        members = np.flatnonzero(labels == label).tolist()
+        members.sort(key=lambda i: _lot(seed, found.names[i]))
         start = 0
         for name, share in shares.items():
             count = max(round(share * len(members)), int(len(members) > len(shares)))
@@ -193,8 +194,9 @@ def _lot(seed: int, name: str) -> bytes:
 
 def take(found: Found, indices: Sequence[int]) -> Found:
     """Return the pictures at `indices`."""
-    names, labels = (tuple(column[i] for i in indices) for column in (found.names, found.labels))
-    return found._replace(names=names, labels=labels)
+    return found._replace(
+        names=tuple(found.names[i] for i in indices), labels=tuple(found.labels[i] for i in indices)
+    )
 
 
 def load(source: Pictures, skipped: list[UnreadablePicture]) -> tuple[Split, tuple[str, ...]]:

@@ -37,7 +37,6 @@ from cnnjax.ops import shifts
 
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
 STRONGEST = 30.0  # RandAugment's scale of strengths ends here
-Image = Callable[..., jax.Array]
 
 
 def as_pixels(values: jax.Array, dtype: Any) -> jax.Array:
@@ -243,9 +242,12 @@ def _partners(key: jax.Array, count: int, alpha: float) -> tuple[jax.Array, jax.
 
 @dataclass(frozen=True)
 class Augmentation:
-    """One row: `function(key, image, **params)`, params with their defaults and ranges."""
+    """One row: a function, its parameters with their defaults, and the ranges of the numbers.
 
-    function: Image
+    `function(key, image, **params)`, or in MIXINGS `function(key, images, targets, **params)`.
+    """
+
+    function: Callable[..., Any]
     params: Mapping[str, Any]
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 

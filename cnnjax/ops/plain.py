@@ -75,11 +75,17 @@ def _unstack(args: Sequence[Any], params: Mapping[str, Any]) -> Sequence[Any]:
     return [lax.index_in_dim(x, i, axis, keepdims=False) for i in range(x.shape[axis])]
 
 
+def _stack(args: Sequence[Any], params: Mapping[str, Any]) -> Sequence[Any]:
+    axis = params["axis"]
+    return [lax.concatenate([lax.expand_dims(x, [axis]) for x in args], axis)]
+
+
 RULES: Mapping[str, Callable[[Sequence[Any], Mapping[str, Any]], Sequence[Any]]] = {
     "jit": _inline("jaxpr"),
     "custom_jvp_call": _inline("call_jaxpr"),
     "custom_vjp_call": _inline("call_jaxpr"),
     "cond": _branch,
     "platform_index": _default_platform,
+    "stack": _stack,
     "unstack": _unstack,
 }

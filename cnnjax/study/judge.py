@@ -19,13 +19,14 @@ import numpy as np
 
 from cnnjax import build
 from cnnjax.config import Config
-from cnnjax.data import Dataset
+from cnnjax.data import Dataset, Split
 from cnnjax.invariance import battery, structure
 from cnnjax.invariance.certificate import certify
 from cnnjax.invariance.exhaustive import exhaustive, has_dense_pass
 from cnnjax.invariance.logits import shift_logits
 from cnnjax.invariance.metrics import consistency
-from cnnjax.train.fit import evaluate
+from cnnjax.train.calibration import calibration_error, fit_temperature
+from cnnjax.train.fit import evaluate, logits_of
 from cnnjax.train.step import eval_step
 
 EVAL_BATCH = 256
@@ -59,8 +60,28 @@ def judge(
         metrics |= battery.battery(net, variables, x, labels, level="full")
     elif config.battery == "cheap" and exact is not None:
         metrics |= battery.figures("circular", exact, labels)
+    if dataset.validation is not None:
+        metrics |= calibrate(step, variables, dataset.validation, dataset.test)
     grid = {"offsets": offsets.tolist(), "accuracy": by_place.tolist()}
     return metrics, grid | {"boundary": dataset.boundary}
+
+
+def calibrate(step: Any, variables: Any, validation: Split, test: Split) -> dict[str, float]:
+    """Return the temperature fitted on validation, and the test error of confidence with it.
+
+    Without a validation split there is no temperature: fitted on the test images it would make them
+    look better than they are.
+    """
+    known, new = (
+        logits_of(step, variables, split, batch_size=EVAL_BATCH) for split in (validation, test)
+    )
+    temperature = fit_temperature(known, validation.labels)
+    return {
+        "validation_accuracy": float(np.mean(known.argmax(axis=-1) == validation.labels)),
+        "temperature": temperature,
+        "calibration_error": calibration_error(new, test.labels),
+        "calibration_error_scaled": calibration_error(new / temperature, test.labels),
+    }
 
 
 def guarantee(

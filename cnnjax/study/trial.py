@@ -20,6 +20,7 @@ from flax.traverse_util import flatten_dict
 
 from cnnjax import build, data
 from cnnjax.config import SCHEMA, Config, from_dict, identity, to_dict, trial_id
+from cnnjax.data.recipe import Recipe
 from cnnjax.study.environment import describe
 from cnnjax.study.judge import guarantee, judge
 from cnnjax.study.store import TrialFiles
@@ -72,7 +73,9 @@ def run_in(
         with Checkpoints(
             files.root / "checkpoints", owner=identity(config), keep=config.checkpoint_keep
         ) as checkpoints:
-            result = measure(config, on_epoch, files.save_variables, checkpoints, stop)
+            result = measure(
+                config, on_epoch, files.save_variables, checkpoints, stop, files.save_data
+            )
     except (OSError, Stopped):
         raise  # a full disk or a missing data file is not the trial's own failure
     except Exception as error:
@@ -99,11 +102,16 @@ def measure(
     keep: Report = ignore,
     checkpoints: Checkpoints | None = None,
     stop: Stop | None = None,
+    remember: Report = ignore,
 ) -> dict[str, Any]:
-    """Train the network of `config` and measure it; `keep` receives the trained variables."""
+    """Train the network of `config` and measure it.
+
+    `keep` receives the trained variables, `remember`, beforehand, what they are learnt from.
+    """
     start = time.perf_counter()
     limit_threads(config.threads)
     dataset = data.load(config.dataset, config.data_dir)
+    remember(learnt_from(dataset))
     net = build.build_net(config, dataset.num_classes, dataset.image_shape)
     variables = train(config, net, dataset, on_epoch, checkpoints=checkpoints, stop=stop)
     trained = time.perf_counter()
@@ -119,6 +127,15 @@ def measure(
         "variables_sha256": fingerprint(arrays),
         "seconds_training": trained - start,
         "seconds": time.perf_counter() - start,
+    }
+
+
+def learnt_from(dataset: data.Dataset) -> dict[str, Any]:
+    """Return the data set's checksum, its recipe and, for pictures out of files, its splits."""
+    return {
+        "sha256": dataset.checksum,
+        "recipe": Recipe.of(dataset).to_dict(),
+        "splits": {split: list(names) for split, names in dataset.sources.items()},
     }
 
 

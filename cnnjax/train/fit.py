@@ -20,7 +20,7 @@ from cnnjax.train.batches import WHOLE, batches, permutation
 from cnnjax.train.progress import Diverged, Progress
 from cnnjax.train.step import TrainState
 
-__all__ = ["Diverged", "evaluate", "fit"]
+__all__ = ["Diverged", "evaluate", "fit", "logits_of"]
 
 # Steps between looks at the loss: rare enough that the device never waits for the host.
 LOOK = 100
@@ -89,3 +89,15 @@ def evaluate(
         "accuracy": float(totals["correct"] / totals["count"]),
         "images": int(totals["count"]),
     }
+
+
+def logits_of(
+    step: Callable[[Any, Any], tuple[Any, Any]],
+    variables: Any,
+    split: Split,
+    *,
+    batch_size: int,
+) -> np.ndarray:
+    """Return the logits (N, K) of all images of `split`, in its order."""
+    parts = [step(variables, batch)[0] for batch in batches(split, batch_size=batch_size)]
+    return np.concatenate(jax.device_get(parts))[: len(split.labels)]
