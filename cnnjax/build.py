@@ -20,10 +20,11 @@ from flax.core import FrozenDict
 from cnnjax import optimization, spec
 from cnnjax.config import Config
 from cnnjax.data import DATASETS, Dataset
+from cnnjax.data.recipe import Recipe
 from cnnjax.layers import pooling
 from cnnjax.nets import NETS, Network, fit
 from cnnjax.nets.blocks import Downsampling
-from cnnjax.ops import shifts
+from cnnjax.ops import augmentation, shifts
 
 Shape = tuple[int, int, int]
 SIZES = ("widths", "kernel_size", "dense")
@@ -102,25 +103,43 @@ def build_optimizer(config: Config, steps: int) -> optax.GradientTransformation:
 
 
 def build_loss(config: Config) -> Any:
-    """Return the loss (logits (N, K), labels (N,)) -> (N,)."""
+    """Return the loss (logits (N, K), labels (N,) or targets (N, K)) -> (N,)."""
     loss = optimization.LOSSES[config.loss]
     return lambda logits, labels: loss(logits, labels, config.label_smoothing)
 
 
 def build_augment(config: Config, dataset: Dataset) -> Any:
-    """Return the augmentation (key, images) -> images: a random move, or None for none."""
-    reach = config.train_shift
-    if reach == 0:
+    """Return the augmentation (key, images) -> images, or None for none.
+
+    A random move by up to `train_shift`, then the rows of `augment` that change one image.
+    """
+    reach, chain = config.train_shift, augmentation.parse(config.augment)
+    if reach == 0 and not chain:
         return None
 
-    def move(key: jax.Array, images: jax.Array) -> jax.Array:
-        offsets = jax.random.randint(key, (len(images), 2), -reach, reach + 1)
-        return shifts.move(images, offsets, dataset.boundary)
+    def change(key: jax.Array, images: jax.Array) -> jax.Array:
+        if reach:
+            offsets = jax.random.randint(key, (len(images), 2), -reach, reach + 1)
+            images = shifts.move(images, offsets, dataset.boundary)
+        return augmentation.augment(chain, jax.random.fold_in(key, 1), images)
 
-    return move
+    return change
 
 
-def build_input(dataset: Dataset) -> Any:
+def build_mix(config: Config, dataset: Dataset) -> Any:
+    """Return the rows that mix images, (key, images, labels) -> (images, targets), or None."""
+    chain = augmentation.parse(config.augment)
+    if not augmentation.mixes(chain):
+        return None
+
+    def mix(key: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        targets = jax.nn.one_hot(labels, dataset.num_classes)
+        return augmentation.mix(chain, key, images, targets)
+
+    return mix
+
+
+def build_input(dataset: Dataset | Recipe) -> Any:
     """Return images (..., H, W, C) uint8 -> float32 in [0, 1], standardised where the set asks."""
     if not dataset.standardize:
         return _to_unit

@@ -24,6 +24,7 @@ from cnnjax.layers import pooling
 from cnnjax.layers.activations import ACTIVATIONS
 from cnnjax.nets import NETS
 from cnnjax.nets.blocks import NORMS, POSITIONS
+from cnnjax.ops import augmentation
 from cnnjax.ops import padding as pads
 from cnnjax.optimization import LOSSES, OPTIMIZERS, SCHEDULES
 
@@ -105,6 +106,12 @@ def _check_dataset(field: str, value: Any) -> str:
     return spec.format(name, params)
 
 
+def _check_augment(field: str, value: Any) -> str:
+    del field
+    augmentation.parse(value)
+    return "+".join(spec.format(*spec.parse(row)) for row in value.split("+")) if value else ""
+
+
 def _check_pair(field: str, value: Any) -> int | pads.Pair:
     rows, columns = pads.pair(value, field)
     return rows if rows == columns else (rows, columns)
@@ -132,6 +139,7 @@ def _check_text(field: str, value: Any) -> str:
 
 POOL = Kind(str, _check_pool, "NAME[:key=value...]")
 HEAD = Kind(str, _check_head, "NAME[:key=value...]")
+AUGMENT = Kind(str, _check_augment, "NAME[:key=value...]+NAME...")
 DATASET = Kind(str, _check_dataset, "NAME[:key=value...]")
 PAIR = Kind(_read_pair, _check_pair, "int or AxB")
 WIDTHS = Kind(_read_tuple, _check_widths, "AxBx...")
@@ -167,6 +175,9 @@ class Config:
     )
     train_shift: int = knob(
         2, integer(0), "training images are moved at random by up to this many pixels"
+    )
+    augment: str = knob(
+        "", AUGMENT, "what is done to training images after that: rows of AUGMENTATIONS and MIXINGS"
     )
     epochs: int | None = knob(None, integer(1), "passes over the training images")
     batch_size: int = knob(64, integer(1), "images a step")

@@ -2,6 +2,9 @@
 
 tx = build("sgd", learning_rate=schedule("cosine", 0.1, steps=1000, warmup=0.05), momentum=0.9)
 losses = LOSSES["cross_entropy"](logits, labels, smoothing=0.1)      # (N,), one an image
+
+Labels are class numbers (N,) or targets (N, K), rows that sum to one: a target's loss is the mean
+of the losses of its classes, each weighted by its share.
 """
 
 from __future__ import annotations
@@ -15,16 +18,34 @@ import optax
 import optax.contrib
 
 Schedule = Callable[[Any], Any]
+Loss = Callable[[jax.Array, jax.Array, float], jax.Array]
 RUBBISH = 1.0
 
 
+def _smoothed(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
+    whole = labels if labels.ndim == logits.ndim else jax.nn.one_hot(labels, logits.shape[-1])
+    return optax.smooth_labels(whole, smoothing)
+
+
+def _of_targets_too(loss: Loss) -> Loss:
+    """Return a loss of class numbers as one of targets as well."""
+
+    def mean(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
+        if labels.ndim < logits.ndim:
+            return loss(logits, labels, smoothing)
+        each = jax.vmap(lambda k: loss(logits, jnp.full(len(logits), k), smoothing), out_axes=-1)
+        return jnp.sum(labels * each(jnp.arange(logits.shape[-1])), axis=-1)
+
+    return mean
+
+
 def _cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
-    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
+    targets = _smoothed(logits, labels, smoothing)
     return optax.softmax_cross_entropy(logits, targets)
 
 
 def _sigmoid(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
-    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
+    targets = _smoothed(logits, labels, smoothing)
     return jnp.sum(optax.sigmoid_binary_cross_entropy(logits, targets), axis=-1)
 
 
@@ -42,11 +63,11 @@ def _lenet_map(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Ar
     return whole - jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
 
 
-LOSSES: Mapping[str, Callable[[jax.Array, jax.Array, float], jax.Array]] = {
+LOSSES: Mapping[str, Loss] = {
     "cross_entropy": _cross_entropy,
     "sigmoid": _sigmoid,
-    "hinge": _hinge,
-    "lenet_map": _lenet_map,
+    "hinge": _of_targets_too(_hinge),
+    "lenet_map": _of_targets_too(_lenet_map),
 }
 
 

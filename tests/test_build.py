@@ -111,3 +111,25 @@ def test_augmentation_moves_by_at_most_the_reach() -> None:
         found.add(offsets[0])
     assert max(abs(v) for offset in found for v in offset) == 2
     assert len(found) > 5
+
+
+def test_the_chain_of_augment_follows_the_move() -> None:
+    dataset = data.load("digits_canvas:train=20:test=10")
+    images, key = jnp.asarray(dataset.train.images), jax.random.key(3)
+    moved = build.build_augment(Config(train_shift=2), dataset)(key, images)
+    flipped = build.build_augment(Config(train_shift=2, augment="flip:chance=1.0"), dataset)
+    np.testing.assert_array_equal(flipped(key, images), moved[:, :, ::-1])
+    alone = build.build_augment(Config(train_shift=0, augment="flip:chance=1.0"), dataset)
+    np.testing.assert_array_equal(alone(key, images), images[:, :, ::-1])
+
+
+def test_only_mixing_rows_make_targets() -> None:
+    dataset = data.load("digits_canvas:train=20:test=10")
+    assert build.build_mix(Config(augment="flip+cutout"), dataset) is None
+    mix = build.build_mix(Config(augment="flip+cutmix"), dataset)
+    images, labels = map(jnp.asarray, dataset.train)
+    mixed, targets = mix(jax.random.key(0), images, labels)
+    assert mixed.shape == images.shape and mixed.dtype == jnp.uint8
+    assert targets.shape == (20, 10)
+    np.testing.assert_allclose(targets.sum(axis=-1), 1, rtol=1e-6)
+    assert (targets[jnp.arange(20), labels] > 0).all()

@@ -63,6 +63,9 @@ def test_equal_arms_have_one_id() -> None:
         ("seed", -1),
         ("eval_places", 1),
         ("optimizer", "adan"),
+        ("augment", "flop"),
+        ("augment", "flip,cutout"),
+        ("augment", 3),
     ],
 )
 def test_bad_values_name_the_field(field: str, value: object) -> None:
@@ -92,6 +95,8 @@ def test_json_round_trip() -> None:
         ("lr", "1e-2", 0.01),
         ("pool", "max", "max"),
         ("seed", "3", 3),
+        ("augment", "cutout:size=8+flip", "cutout:size=8+flip"),
+        ("augment", "", ""),
     ],
 )
 def test_flag_text(name: str, text: str, value: object) -> None:

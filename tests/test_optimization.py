@@ -31,6 +31,21 @@ def test_losses_prefer_the_right_class(name: str) -> None:
     assert float(loss(right, labels, 0.0)[0]) < 0.1 < float(loss(wrong, labels, 0.0)[0])
 
 
+@pytest.mark.parametrize("name", opt.LOSSES)
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_loss_of_targets_is_the_mean_over_their_classes(name: str, smoothing: float) -> None:
+    rng = np.random.default_rng(0)
+    logits = jnp.asarray(rng.normal(size=(4, 3)), jnp.float32)
+    shares = jnp.asarray(rng.dirichlet(np.ones(3), size=4), jnp.float32)
+    loss = opt.LOSSES[name]
+    each = jnp.stack([loss(logits, jnp.full(4, k), smoothing) for k in range(3)], axis=-1)
+    expected = jnp.sum(shares * each, axis=-1)
+    np.testing.assert_allclose(loss(logits, shares, smoothing), expected, rtol=1e-5)
+    labels = jnp.array([0, 2, 1, 1])
+    certain = loss(logits, jax.nn.one_hot(labels, 3), smoothing)
+    np.testing.assert_allclose(certain, loss(logits, labels, smoothing), rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", opt.SCHEDULES)
 def test_schedules_reach_the_peak_and_never_pass_it(name: str) -> None:
     rates = np.array([opt.schedule(name, 0.1, steps=STEPS, warmup=0.1)(i) for i in range(STEPS)])

@@ -26,6 +26,8 @@ VERBS: Mapping[str, str] = {
     "train": "train and measure one configuration",
     "launch": "train in several processes, started again when one dies",
     "report": "write the tables and the report of a study again",
+    "predict": "say what pictures show",
+    "export": "write a trained network as ONNX or NumPy arrays",
     "data": "list, fetch and verify data sets",
     "cite": "print the BibTeX of pooling methods",
     "filters": "show an image through the classic convolution kernels",

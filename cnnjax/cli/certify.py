@@ -19,6 +19,7 @@ from cnnjax.cli.flags import Flags
 from cnnjax.config import from_dict
 from cnnjax.invariance.certificate import Certificate, certify
 from cnnjax.study.store import TrialFiles
+from cnnjax.study.trained import trials
 
 
 def main(words: list[str]) -> int:
@@ -39,16 +40,6 @@ def main(words: list[str]) -> int:
     if flags.json:
         Path(flags.json).write_text(json.dumps(found, indent=2) + "\n")
     return 0
-
-
-def trials(directory: Path) -> list[Path]:
-    """Return the directory itself, or the trained trials of a study, in alphabetical order."""
-    if not (directory / "trials").is_dir():
-        return [directory]
-    found = sorted(path.parent for path in (directory / "trials").glob("*/variables.npz"))
-    if not found:
-        raise FileNotFoundError(f"{directory}: no trained trial in this study")
-    return found
 
 
 def certify_trial(directory: Path, *, images: int = 2) -> Certificate:

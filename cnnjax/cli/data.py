@@ -80,6 +80,8 @@ def presence(name: str, root: Path) -> str:
     card = DATASETS[name]
     if card.embedded:
         return "embedded"
+    if not card.layouts:
+        return "your own"
     try:
         folder, files = locate(card, root)
     except OSError:

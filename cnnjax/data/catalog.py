@@ -3,10 +3,13 @@
     load("digits_canvas")
     load("mnist:train=2000:test=500", data_dir="somewhere")
     load("shapes:size=48:n=2000")
+    load("folder:path=DIR:size=64:validation_share=0.2")
 
-Every set takes `train=N` and `test=N`, the first N pictures of a fixed stratified order. Sets that
-are read from official files take `verify=false` to accept other files of the same layout. Adding a
-set is one row here. Loading never touches the network; `fetch` does.
+Every set takes `train=N` and `test=N`, the first N pictures of a fixed stratified order, and
+`validation=N`: pictures put aside out of the training split, in the same proportions (of a set that
+has a validation split, its first N). Sets that are read from official files take `verify=false` to
+accept other files of the same layout. Adding a set is one row here. Loading never touches the
+network; `fetch` does.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from cnnjax import spec
-from cnnjax.data import cifar, digits, mnist, shapes
+from cnnjax.data import cifar, digits, folder, mnist, shapes
 from cnnjax.data.citations import CITATIONS
 from cnnjax.data.classes import CIFAR10, CIFAR100, DIGITS, FASHION
 from cnnjax.data.dataset import Content, Dataset, DatasetCard, Split
@@ -26,6 +29,8 @@ from cnnjax.data.files import data_root
 from cnnjax.data.subset import subset_indices, take
 
 VERIFY = {"verify": True}
+VALIDATION_SEED = 1  # another order than that of train=N, whose beginning it would else take away
+SPLITS = {"train": 1000, "test": 500, "validation": 500}  # what every set takes, with examples
 
 _ROWS = (
     DatasetCard(
@@ -140,6 +145,25 @@ _ROWS = (
         params={"size": 32, "n": 2000, "channels": 3, "seed": 0, "noise": 0.0, "classes": 8},
         read=shapes.read,
     ),
+    DatasetCard(
+        name="folder",
+        summary="your own pictures: a directory with one sub-folder a class",
+        citation="",
+        image_shape=(32, 32, 3),
+        classes=(),
+        boundary="circular",
+        standardize=True,
+        params={
+            "path": "",
+            "size": 32,
+            "channels": 3,
+            "fit": "crop",
+            "validation_share": 0.1,
+            "test_share": 0.2,
+            "seed": 0,
+        },
+        read=folder.read,
+    ),
 )
 
 DATASETS: Mapping[str, DatasetCard] = {card.name: card for card in _ROWS}
@@ -155,24 +179,29 @@ def load(text: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
     card = spec.find(DATASETS, name, "dataset")
     params = fill(card, given)
     content = card.read(card, data_root(data_dir), params)
-    for split in given.keys() & {"train", "test"}:
+    if "validation" in given and content.validation is None:
+        content = set_aside(content, given["validation"])
+    for split in [split for split in SPLITS if split in given]:
         content = limit(content, split, given[split])
     return Dataset(
         name=name,
         spec=spec.format(name, given),
         train=frozen(content.train),
         test=frozen(content.test),
+        validation=None if content.validation is None else frozen(content.validation),
         classes=card.classes if content.classes is None else content.classes,
         standardize=card.standardize,
         boundary=card.boundary,
         slack=card.slack if content.slack is None else content.slack,
         truth=content.truth,
+        sources=content.sources,
+        fit=params.get("fit", "crop"),
     )
 
 
 def fill(card: DatasetCard, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the card's parameters with the given ones put in, each of the type of its default."""
-    examples = {"train": 1000, "test": 500, **card.params}
+    examples = {**SPLITS, **card.params}
     for key, value in given.items():
         if key not in examples:
             known = spec.suggest(key, examples)
@@ -187,14 +216,35 @@ def fill(card: DatasetCard, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def limit(content: Content, split: str, count: int) -> Content:
-    """Return the content with one split, and its ground truth, cut down to `count` pictures."""
+    """Return the content with one split, and what is known of it, cut down to `count` pictures."""
     whole: Split = getattr(content, split)
-    indices = subset_indices(whole.labels, count, split)
-    part: dict[str, Any] = {split: take(whole, indices)}
-    if split in content.truth:
-        known = {key: values[indices] for key, values in content.truth[split].items()}
-        part["truth"] = {**content.truth, split: known}
-    return content._replace(**part)
+    return choose(content, {split: subset_indices(whole.labels, count, split)}, split)
+
+
+def set_aside(content: Content, count: int) -> Content:
+    """Return the content with `count` pictures of the training split as its validation split.
+
+    Both are in the order of the source. Raises ValueError unless some are left for training.
+    """
+    labels = content.train.labels
+    if count == len(labels):
+        raise ValueError(f"validation={count}: expected less than {count}, the pictures there are")
+    aside = subset_indices(labels, count, "validation", seed=VALIDATION_SEED)
+    kept = np.setdiff1d(np.arange(len(labels)), aside)
+    return choose(content, {"validation": np.sort(aside), "train": kept}, "train")
+
+
+def choose(content: Content, indices: Mapping[str, np.ndarray], source: str) -> Content:
+    """Return the content with the pictures at `indices` of the split `source` as other splits."""
+    whole: Split = getattr(content, source)
+    truth, sources = dict(content.truth), dict(content.sources)
+    for split, chosen in indices.items():
+        if source in content.truth:
+            truth[split] = {key: values[chosen] for key, values in content.truth[source].items()}
+        if source in content.sources:
+            sources[split] = tuple(content.sources[source][i] for i in chosen)
+    parts: dict[str, Any] = {split: take(whole, chosen) for split, chosen in indices.items()}
+    return content._replace(**parts, truth=truth, sources=sources)
 
 
 def frozen(split: Split) -> Split:

@@ -34,7 +34,8 @@ class Content(NamedTuple):
     """What a reader returns; None means "as the card says".
 
     `truth` holds, for synthetic sets, what every picture was drawn from: split -> quantity -> (N,
-    ...) array.
+    ...) array. `validation` are pictures that are in neither of the other splits; `sources`, for
+    pictures out of files, split -> the name of each.
     """
 
     train: Split
@@ -42,6 +43,8 @@ class Content(NamedTuple):
     classes: tuple[str, ...] | None = None
     slack: int | None = None
     truth: Mapping[str, Mapping[str, np.ndarray]] = {}
+    validation: Split | None = None
+    sources: Mapping[str, tuple[str, ...]] = {}
 
 
 class File(NamedTuple):
@@ -105,7 +108,8 @@ class DatasetCard:
 class Dataset:
     """A loaded data set; its arrays are read-only.
 
-    `spec` is the canonical text that loads the same set again; `slack` and `truth` as on `Content`.
+    `spec` is the canonical text that loads the same set again; `slack`, `truth`, `validation` and
+    `sources` as on `Content`; `fit` says how a picture of another size is fitted (`picture.Frame`).
     """
 
     name: str
@@ -117,6 +121,9 @@ class Dataset:
     boundary: Boundary
     slack: int
     truth: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    validation: Split | None = None
+    sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    fit: str = "crop"
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -130,9 +137,9 @@ class Dataset:
 
     @cached_property
     def checksum(self) -> str:
-        """SHA-256 over shapes and bytes of the four arrays, in the order train, test."""
+        """SHA-256 over shapes and bytes of all arrays, in the order train, test, validation."""
         digest = hashlib.sha256()
-        for array in (*self.train, *self.test):
+        for array in (*self.train, *self.test, *(self.validation or ())):
             digest.update(f"{array.dtype.str}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()

@@ -23,6 +23,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 Function = Callable[..., jax.Array]
+FORWARDS: dict[Primitive, Function] = {}  # what each map computes, in JAX's own operations
 
 
 def multilinear(
@@ -39,6 +40,7 @@ def multilinear(
     argument i; args[i] is there a ShapeDtypeStruct.
     """
     primitive = Primitive(f"cnnjax_{name}")
+    FORWARDS[primitive] = forward
     primitive.def_impl(_compiled(forward))
     primitive.def_abstract_eval(functools.partial(_abstract, forward))
     mlir.register_lowering(primitive, mlir.lower_fun(forward, multiple_results=False))

@@ -128,7 +128,7 @@ def affine(
     angle = jnp.deg2rad(jnp.asarray(degrees, jnp.float32))
     cos, sin = jnp.cos(angle) / factor, jnp.sin(angle) / factor
     source = cos * rows + sin * columns, cos * columns - sin * rows
-    return _bilinear(
+    return bilinear(
         image, source[0] + (height - 1) / 2, source[1] + (width - 1) / 2, boundary=boundary
     )
 
@@ -251,7 +251,8 @@ def _inside(place: jax.Array, size: int, boundary: str) -> jax.Array:
     return jnp.clip(place, 0, size - 1)
 
 
-def _bilinear(image: jax.Array, rows: jax.Array, columns: jax.Array, *, boundary: str) -> jax.Array:
+def bilinear(image: jax.Array, rows: jax.Array, columns: jax.Array, *, boundary: str) -> jax.Array:
+    """Return one image (H, W, C) at real places rows, columns (H', W'): (H', W', C)."""
     height, width, _ = image.shape
     total = jnp.zeros(image.shape, jnp.promote_types(image.dtype, jnp.float32))
     for i in (0, 1):

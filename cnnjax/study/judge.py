@@ -26,6 +26,7 @@ from cnnjax.invariance.exhaustive import exhaustive, has_dense_pass
 from cnnjax.invariance.logits import shift_logits
 from cnnjax.invariance.metrics import consistency
 from cnnjax.study.predictions import Predictions
+from cnnjax.train.calibration import calibration_error, fit_temperature
 from cnnjax.train.fit import evaluate
 from cnnjax.train.step import eval_step
 
@@ -39,7 +40,7 @@ def judge(
     step = jax.jit(
         eval_step(net, transform=build.build_input(dataset), loss=build.build_loss(config))
     )
-    test, classes = evaluate(step, variables, dataset.test, batch_size=EVAL_BATCH)
+    test, given = evaluate(step, variables, dataset.test, batch_size=EVAL_BATCH)
     images, labels = (part[: config.shift_images] for part in dataset.test)
     offsets = places(config, dataset)
     logits, exact = moved_logits(config, net, variables, dataset, images, offsets)
@@ -60,9 +61,29 @@ def judge(
         metrics |= battery.battery(net, variables, x, labels, level="full")
     elif config.battery == "cheap" and exact is not None:
         metrics |= battery.figures("circular", exact, labels)
+    if dataset.validation is not None:
+        validation, known = evaluate(step, variables, dataset.validation, batch_size=EVAL_BATCH)
+        metrics["validation_accuracy"] = validation["accuracy"]
+        metrics |= calibrate(known, dataset.validation.labels, given, dataset.test.labels)
     grid = {"offsets": offsets.tolist(), "accuracy": by_place.tolist()}
-    found = Predictions(dataset.test.labels, classes, predictions, offsets)
+    found = Predictions(dataset.test.labels, given.argmax(axis=-1), predictions, offsets)
     return metrics, grid | {"boundary": dataset.boundary}, found
+
+
+def calibrate(
+    known: np.ndarray, known_labels: np.ndarray, new: np.ndarray, new_labels: np.ndarray
+) -> dict[str, float]:
+    """Return the temperature fitted on known logits (M, K), and the error of confidence on new.
+
+    Without a validation split there is no temperature: fitted on the test images it would make them
+    look better than they are.
+    """
+    temperature = fit_temperature(known, known_labels)
+    return {
+        "temperature": temperature,
+        "calibration_error": calibration_error(new, new_labels),
+        "calibration_error_scaled": calibration_error(new / temperature, new_labels),
+    }
 
 
 def guarantee(

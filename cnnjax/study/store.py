@@ -1,4 +1,4 @@
-"""A study directory: study.json and trials/<id>/{config,env,result}.json, metrics.jsonl, *.npz.
+"""A study directory: study.json and, in trials/<id>/, {config,env,data,result}.json and more.
 
     store = Store(out)                         # a directory, or gs://, s3://, az://
     with store.lock():
@@ -54,6 +54,23 @@ class TrialFiles:
         write_json(self.root / "config.json", config)
         write_json(self.root / "env.json", env)
         self._journal.start()
+
+    def save_data(self, about: Mapping[str, Any]) -> None:
+        """Write what the trial learns from: {"sha256", "recipe", "splits"}.
+
+        FileExistsError where an interrupted try of this trial learnt from something else.
+        """
+        there = self.data()
+        if there is not None and there["sha256"] != about["sha256"]:
+            raise FileExistsError(
+                f"{self.root}: the data set is not the one this run began with; choose a new "
+                "directory"
+            )
+        write_json(self.root / "data.json", about)
+
+    def data(self) -> dict[str, Any] | None:
+        """Return what `save_data` wrote, None where there is nothing."""
+        return read_json(self.root / "data.json")
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl; OSError where another process began the trial anew."""

@@ -20,6 +20,7 @@ from flax.traverse_util import flatten_dict
 
 from cnnjax import build, data
 from cnnjax.config import Config, from_dict, identity, to_dict, trial_id
+from cnnjax.data.recipe import Recipe
 from cnnjax.study.environment import describe
 from cnnjax.study.judge import guarantee, judge
 from cnnjax.study.rows import failed, header
@@ -101,10 +102,15 @@ def measure(
     checkpoints: Checkpoints | None = None,
     stop: Stop | None = None,
 ) -> dict[str, Any]:
-    """Train the network of `config` and measure it; `files` keep its variables and predictions."""
+    """Train the network of `config` and measure it.
+
+    `files` keep what it learns from, its variables and its predictions.
+    """
     start = time.perf_counter()
     limit_threads(config.threads)
     dataset = data.load(config.dataset, config.data_dir)
+    if files is not None:
+        files.save_data(learnt_from(dataset))
     net = build.build_net(config, dataset.num_classes, dataset.image_shape)
     variables = train(config, net, dataset, on_epoch, checkpoints=checkpoints, stop=stop)
     trained = time.perf_counter()
@@ -122,6 +128,15 @@ def measure(
         "variables_sha256": fingerprint(arrays),
         "seconds_training": trained - start,
         "seconds": time.perf_counter() - start,
+    }
+
+
+def learnt_from(dataset: data.Dataset) -> dict[str, Any]:
+    """Return the data set's checksum, its recipe and, for pictures out of files, its splits."""
+    return {
+        "sha256": dataset.checksum,
+        "recipe": Recipe.of(dataset).to_dict(),
+        "splits": {split: list(names) for split, names in dataset.sources.items()},
     }
 
 

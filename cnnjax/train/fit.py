@@ -80,14 +80,14 @@ def evaluate(
     *,
     batch_size: int,
 ) -> tuple[dict[str, float], np.ndarray]:
-    """Return loss and accuracy over all images of `split`, each counted once, and classes (N,)."""
+    """Return loss and accuracy over all images of `split`, each counted once, and logits (N, K)."""
     parts = [step(variables, batch) for batch in batches(split, batch_size=batch_size)]
     sums = jax.device_get([sums for _, sums in parts])
-    classes = [np.argmax(logits, axis=-1) for logits, _ in parts]
+    logits = [np.asarray(logits) for logits, _ in parts]
     totals = {name: sum(np.float64(part[name]) for part in sums) for name in sums[0]}
     report = {
         "loss": float(totals["loss"] / totals["count"]),
         "accuracy": float(totals["correct"] / totals["count"]),
         "images": int(totals["count"]),
     }
-    return report, np.concatenate(classes)[: len(split.labels)]
+    return report, np.concatenate(logits)[: len(split.labels)]

@@ -42,8 +42,11 @@ class Part:
         """Return every `count`-th row of this part, from `index` on."""
         return replace(self, take=lambda x: every(self.take(x), index, count))
 
-    def whole(self, draw: Callable[[jax.Array], Any], x: jax.Array) -> Any:
-        """Apply `draw`, whose randomness depends on a row's place, as to the global batch."""
+    def whole(self, draw: Callable[[Any], Any], x: Any) -> Any:
+        """Apply `draw`, whose randomness depends on a row's place, as to the global batch.
+
+        x: an array or a tree of arrays, each with a row an image.
+        """
         if self.axis_name is None:
             return draw(x)
         drawn = draw(lax.all_gather(x, self.axis_name, tiled=True))

@@ -31,6 +31,7 @@ Batch = Mapping[str, jax.Array]
 Sums = dict[str, jax.Array]
 Transform = Callable[[jax.Array], jax.Array]
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
+Mix = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 Step = Callable[["TrainState", Batch], tuple["TrainState", Sums]]
 
@@ -105,13 +106,16 @@ def train_step(
     transform: Transform,
     loss: Loss,
     augment: Augment | None = None,
+    mix: Mix | None = None,
     method: Method = Method(),
 ) -> Step:
     """Return the step: augment, forward, loss, gradient, update.
 
-    transform: uint8 images -> what the network sees. augment: (key, uint8 images) -> images.
-    loss: (logits (B, K), labels (B,)) -> (B,). sums: loss, correct and count over real rows, and
-    gradients, the norm of each parameter's gradient in the order of `jax.tree.leaves(params)`.
+    transform: uint8 images -> what the network sees. augment: (key, uint8 images) -> images. mix:
+    (key, uint8 images, labels) -> (images, targets (B, K)), each row of targets sums to one.
+    loss: (logits (B, K), labels (B,) or targets (B, K)) -> (B,). sums: loss, correct and count over
+    real rows, and gradients, the norm of each parameter's gradient in the order of
+    `jax.tree.leaves(params)`.
     """
     gradients = _gradients(net, transform, loss, method)
 
@@ -119,10 +123,14 @@ def train_step(
         key = jax.random.fold_in(state.key, state.step)
         keys = {name: jax.random.fold_in(key, i) for i, name in enumerate(("dropout", "pool"))}
         part = _part(method, len(batch["label"]))
+        whole = part.whole if part else lambda draw, x: draw(x)
         if augment is not None:
-            draw, image = jax.random.fold_in(key, len(keys)), batch["image"]
-            move = functools.partial(augment, draw)
-            batch = {**batch, "image": part.whole(move, image) if part else move(image)}
+            change = functools.partial(augment, jax.random.fold_in(key, len(keys)))
+            batch = {**batch, "image": whole(change, batch["image"])}
+        if mix is not None:
+            draw = jax.random.fold_in(key, len(keys) + 1)
+            mixed = whole(lambda pair: mix(draw, *pair), (batch["image"], batch["label"]))
+            batch = {**batch, **dict(zip(("image", "target"), mixed, strict=True))}
         grads, collections, sums = gradients(state, batch, keys, part)
         if method.axis_name is not None:
             grads, sums = lax.psum((grads, sums), method.axis_name)
@@ -235,11 +243,14 @@ def _averaged(average: Any, params: Any, decay: float) -> Any:
 
 
 def score(logits: jax.Array, batch: Batch, loss: Loss) -> Sums:
-    """Return the sums of loss, hits and images over the rows of weight 1."""
+    """Return the sums of loss, hits and images over the rows of weight 1.
+
+    Mixed images have the loss of their targets; a hit is always the image's own label.
+    """
     weight, label = batch["weight"], batch["label"]
     hits = (jnp.argmax(logits, axis=-1) == label).astype(jnp.float32)
     return {
-        "loss": jnp.sum(weight * loss(logits, label)),
+        "loss": jnp.sum(weight * loss(logits, batch.get("target", label))),
         "correct": jnp.sum(weight * hits),
         "count": jnp.sum(weight),
     }

@@ -136,6 +136,7 @@ def build_step(config: Config, plan: Plan, net: nn.Module, tx: Any, dataset: Dat
         transform=build.build_input(dataset),
         loss=build.build_loss(config),
         augment=build.build_augment(config, dataset),
+        mix=build.build_mix(config, dataset),
         method=method(config, plan),
     )
 

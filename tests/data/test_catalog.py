@@ -22,6 +22,7 @@ CARDS = [
     ("cifar10_jpeg", (32, 32, 3), 10, False, "circular", 0, True),
     ("cifar100", (32, 32, 3), 100, False, "circular", 0, True),
     ("shapes", (32, 32, 3), 8, True, "zeros", 0, False),
+    ("folder", (32, 32, 3), 0, False, "circular", 0, True),
 ]
 
 
@@ -42,7 +43,7 @@ def test_class_names() -> None:
 
 def test_files_and_downloads_are_complete() -> None:
     for card in DATASETS.values():
-        assert card.embedded == (not card.layouts)
+        assert card.embedded == (not card.layouts and card.name != "folder")
         for item in card.downloads:
             assert len(item.md5) == 32 and item.size > 0
             assert all(url.endswith(f"/{item.name}") for url in item.urls)
@@ -79,9 +80,29 @@ def test_subsets_by_spec() -> None:
     assert load(dataset.spec).checksum == dataset.checksum
 
 
+def test_validation_is_put_aside_from_training() -> None:
+    whole, dataset = load("digits"), load("digits:validation=200")
+    assert whole.validation is None and dataset.validation is not None
+    assert len(dataset.train.labels) + len(dataset.validation.labels) == len(whole.train.labels)
+    assert np.ptp(np.bincount(dataset.validation.labels)) <= 3
+    pictures = [*dataset.train.images, *dataset.validation.images]
+    assert sorted(p.tobytes() for p in pictures) == sorted(p.tobytes() for p in whole.train.images)
+    assert dataset.test.images.tobytes() == whole.test.images.tobytes()
+    assert dataset.checksum != whole.checksum
+    both = load("digits:validation=200:train=100")
+    assert both.validation is not None
+    assert both.validation.images.tobytes() == dataset.validation.images.tobytes()
+    assert len(both.train.labels) == 100
+    known = load("shapes:n=100:validation=30")
+    assert [len(known.truth[part]["centre"]) for part in ("train", "validation")] == [70, 30]
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
+        ("digits:validation=1437", "validation=1437: expected less than 1437"),
+        ("digits:validation=0", "validation=0: expected 1 to 1437"),
+        ("digits:validation=0.1", "validation=0.1: expected int"),
         ("digit", "dataset: unknown name 'digit'; did you mean digits"),
         ("", "is empty"),
         ("digits:train=0", "train=0: expected 1 to 1437"),
@@ -89,7 +110,7 @@ def test_subsets_by_spec() -> None:
         ("digits:test=361", "test=361: expected 1 to 360"),
         ("digits:train=many", "train=many: expected int, as in digits:train=1000"),
         ("digits:train=true", "train=True: expected int"),
-        ("digits:size=9", "unknown parameter 'size'; choose from test, train"),
+        ("digits:size=9", "unknown parameter 'size'; choose from test, train, validation"),
         ("digits_canvas:sid=40", "unknown parameter 'sid'; did you mean side"),
         ("mnist:verify=1", "verify=1: expected bool, as in mnist:verify=true"),
         ("digits:train=3:train=4", "given twice"),

@@ -1,14 +1,22 @@
-"""Lets these tests import their helper (`import study_commands`), and starts studies."""
+"""Starts studies, with their helper (`import study_commands`); makes runs without training."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import pytest
+
+from cnnjax import build, data
+from cnnjax.config import Config, to_dict
+from cnnjax.study.store import TrialFiles
+from cnnjax.study.trial import flat, learnt_from
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -37,3 +45,29 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
     for process in started:
         process.kill()
         process.communicate()
+
+
+MakeRun = Callable[..., Path]
+SMALL: dict[str, Any] = {"widths": (3, 4), "dense": (), "head": "gap", "padding": "CIRCULAR"}
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> MakeRun:
+    """A function that writes an untrained run of a small network and returns its directory."""
+
+    def make(dataset: str = "digits:train=50:test=20", temperature: float | None = None,
+             name: str = "run", **choices: Any) -> Path:  # fmt: skip
+        config = Config(dataset=dataset, **{**SMALL, **choices})
+        loaded = data.load(dataset)
+        net = build.build_net(config, loaded.num_classes, loaded.image_shape)
+        keys = {"params": jax.random.key(0), "pool": jax.random.key(1)}
+        image = jnp.zeros((1, *loaded.image_shape))
+        files = TrialFiles(tmp_path / name)
+        files.start(to_dict(config), {})
+        files.save_data(learnt_from(loaded))
+        files.save_variables(flat(jax.jit(lambda: net.init(keys, image, train=False))()))
+        metrics = {} if temperature is None else {"temperature": temperature}
+        files.finish({"id": name, "status": "done", "metrics": metrics})
+        return files.root
+
+    return make

@@ -13,6 +13,7 @@ import pytest
 
 from cnnjax import optimization
 from cnnjax.layers.pooling import Pool
+from cnnjax.ops import augmentation
 from cnnjax.train.parallel import Plan, host_copy, make_plan
 from cnnjax.train.step import Method, TrainState, create_state, train_step
 
@@ -42,6 +43,11 @@ def loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 def brighten(key: jax.Array, images: jax.Array) -> jax.Array:
     return images + jax.random.randint(key, (len(images), 1, 1, 1), 0, 9).astype(images.dtype)
+
+
+def cut(key: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mix images across the whole batch, and so across devices."""
+    return augmentation.cutmix(key, images, jax.nn.one_hot(labels, 3), alpha=1.0)
 
 
 def batch(index: int, real: int) -> dict[str, np.ndarray]:
@@ -85,7 +91,9 @@ def run(
     tx = optimization.build(optimizer, rate, weight_decay=1e-3, clip_norm=1.0)
     how = Method(axis_name=plan.axis_name, **method)
     net = Net(pool)
-    step = train_step(net, tx, transform=transform, loss=loss, augment=brighten, method=how)
+    step = train_step(
+        net, tx, transform=transform, loss=loss, augment=brighten, mix=cut, method=how
+    )
     compiled = plan.compile(step)
     state = plan.replicate(start(net, tx, dtype))
     states: list[Any] = []

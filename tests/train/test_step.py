@@ -247,3 +247,37 @@ def test_auxiliary_heads_learn_and_are_not_reported() -> None:
     logits, plain = eval_step(Aside(), transform=unit, loss=loss)(state.variables, batch(8))
     np.testing.assert_allclose(sums["loss"], plain["loss"], rtol=1e-6)
     assert logits.shape == (8, 3)
+
+
+def soften(key: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Average each image with another one, and its label."""
+    order = jax.random.permutation(key, len(images))
+    targets = jax.nn.one_hot(labels, 3)
+    return (images // 2 + images[order] // 2), (targets + targets[order]) / 2
+
+
+def mixed(**how: Any) -> tuple[TrainState, Any]:
+    method, net, tx = Method(**how), Net(), optax.sgd(0.5)
+    step = train_step(net, tx, transform=unit, loss=loss, mix=soften, method=method)
+    return jax.jit(step)(
+        create_state(net, tx, jax.random.key(0), SHAPE, method), batch(16, real=13)
+    )
+
+
+def test_mixed_images_have_the_loss_of_their_targets() -> None:
+    (state, sums), rows = mixed(), batch(16, real=13)
+    start = create_state(Net(), optax.sgd(0.5), jax.random.key(0), SHAPE)
+    key = jax.random.fold_in(jax.random.fold_in(start.key, 0), 3)
+    images, targets = soften(key, rows["image"], rows["label"])
+    logits = Net().apply(start.variables, unit(images), train=False)
+    expected = -jnp.sum(targets * jax.nn.log_softmax(logits), axis=-1)
+    np.testing.assert_allclose(sums["loss"], jnp.sum(expected[:13]), rtol=1e-5)
+    hits = jnp.argmax(logits, axis=-1)[:13] == rows["label"][:13]
+    assert int(sums["correct"]) == int(hits.sum())
+    assert not same(state.params, trained(Net())[0].params)
+
+
+def test_mixing_sees_the_whole_batch_in_every_microbatch() -> None:
+    (a, sums), (b, expected) = mixed(microbatches=4), mixed()
+    close(a.params, b.params, 1e-6)
+    close(sums, expected, 1e-5)
