@@ -23,6 +23,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 Function = Callable[..., jax.Array]
+# What each primitive of `multilinear` computes, for those who read programs (ops/receptive.py).
+FORWARD: dict[Primitive, Function] = {}
 
 
 def multilinear(
@@ -39,6 +41,7 @@ def multilinear(
     argument i; args[i] is there a ShapeDtypeStruct.
     """
     primitive = Primitive(f"cnnjax_{name}")
+    FORWARD[primitive] = forward
     primitive.def_impl(_compiled(forward))
     primitive.def_abstract_eval(functools.partial(_abstract, forward))
     mlir.register_lowering(primitive, mlir.lower_fun(forward, multiple_results=False))
