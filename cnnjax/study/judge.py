@@ -25,6 +25,7 @@ from cnnjax.invariance.certificate import certify
 from cnnjax.invariance.exhaustive import exhaustive, has_dense_pass
 from cnnjax.invariance.logits import shift_logits
 from cnnjax.invariance.metrics import consistency
+from cnnjax.study.measures import MEASURES
 from cnnjax.train.fit import evaluate
 from cnnjax.train.step import eval_step
 
@@ -59,6 +60,7 @@ def judge(
         metrics |= battery.battery(net, variables, x, labels, level="full")
     elif config.battery == "cheap" and exact is not None:
         metrics |= battery.figures("circular", exact, labels)
+    metrics |= MEASURES[config.measure](config, net, variables, dataset)
     grid = {"offsets": offsets.tolist(), "accuracy": by_place.tolist()}
     return metrics, grid | {"boundary": dataset.boundary}
 
