@@ -59,7 +59,7 @@ def main(words: list[str]) -> int:
     plan = make_plan(config.parallel, config.devices)
     plan.check(batch_size=config.batch_size, microbatches=config.microbatches, unit=config.unit)
     if flags.cost:
-        return _cost(config)
+        return show_cost(config)
     try:
         with _profile(flags.profile):
             result = _run(config, flags.out)
@@ -101,7 +101,7 @@ def _print(numbers: Mapping[str, float]) -> int:
     return 0
 
 
-def _cost(config: Config) -> int:
+def show_cost(config: Config) -> int:
     """Print a line a layer, for one image, then what a step costs as compiled."""
     dataset = data.load(config.dataset, config.data_dir)
     net = build.build_net(config, dataset.num_classes, dataset.image_shape)

@@ -22,7 +22,8 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
 from cnnjax.ops import receptive
-from cnnjax.ops.receptive import Mark, View
+from cnnjax.ops.receptive import Mark
+from cnnjax.ops.views import View
 
 Numbers = tuple[float, ...]
 ELSEWHERE = "(outside of layers)"

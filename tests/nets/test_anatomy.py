@@ -18,7 +18,7 @@ from cnnjax.nets import NETS, fit
 from cnnjax.nets.anatomy import ELSEWHERE, Anatomy, anatomy
 from cnnjax.nets.blocks import Downsampling
 from cnnjax.ops import receptive
-from cnnjax.ops.receptive import View
+from cnnjax.ops.views import View
 
 Reach = tuple[int, int]
 
