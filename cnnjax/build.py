@@ -24,6 +24,7 @@ from cnnjax.data.recipe import Recipe
 from cnnjax.layers import pooling
 from cnnjax.nets import NETS, Network, fit
 from cnnjax.nets.blocks import Downsampling
+from cnnjax.nets.stn import Transformed
 from cnnjax.ops import augmentation, shifts
 
 Shape = tuple[int, int, int]
@@ -38,6 +39,8 @@ def build_net(config: Config, num_classes: int, image_shape: Shape) -> nn.Module
     """
     card = NETS[config.net]
     net = card.module(num_classes=num_classes, pool=downsampling(config), **_choices(config, card))
+    if config.transformer != "none":
+        net = Transformed(net=net, mode=config.transformer)
     check_fit(net, config, image_shape)
     return net
 

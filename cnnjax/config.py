@@ -21,9 +21,10 @@ from typing import Any
 from cnnjax import spec
 from cnnjax.data import DATASETS
 from cnnjax.layers import pooling
-from cnnjax.layers.activations import ACTIVATIONS
+from cnnjax.layers.activations import ACTIVATIONS, INITIALIZERS
 from cnnjax.nets import NETS
 from cnnjax.nets.blocks import NORMS, POSITIONS
+from cnnjax.nets.stn import TRANSFORMERS
 from cnnjax.ops import augmentation
 from cnnjax.ops import padding as pads
 from cnnjax.optimization import LOSSES, OPTIMIZERS, SCHEDULES
@@ -161,6 +162,12 @@ class Config:
     head: str | None = knob(None, HEAD, "what turns the last feature map into a vector")
     norm: str | None = knob(None, choice(NORMS), "normalisation after each convolution")
     activation: str | None = knob(None, choice(ACTIVATIONS), "rectifier")
+    initializer: str | None = knob(
+        None, choice(INITIALIZERS), "how weights start (default: as published)"
+    )
+    transformer: str = knob(
+        "none", choice(TRANSFORMERS), "spatial transformer in front of the network"
+    )
     widths: tuple[int, ...] | None = knob(None, WIDTHS, "channels of each stage")
     kernel_size: int | pads.Pair | None = knob(None, PAIR, "convolution kernel in pixels")
     dense: tuple[int, ...] | None = knob(
@@ -200,6 +207,9 @@ class Config:
         choice(("none", "cheap", "full")),
         "exact figures: cheap has all circular shifts where one dense pass can, full has them in "
         "any case, and other shift families, aliasing and gain",
+    )
+    measure: str = knob(
+        "none", choice(("none", "negative")), "what else is measured: negative has grey reversed"
     )
     seed: int = knob(0, integer(0, 2**31 - 1), "seed of parameters, batches and augmentation")
     threads: int = knob(1, integer(1), "CPU threads of the trial")

@@ -68,7 +68,7 @@ def test_position_moves_the_pool() -> None:
 @pytest.mark.parametrize(
     ("choices", "words"),
     [
-        ({"window": 13}, "window: .* larger than the map"),
+        ({"window": 13, "padding": "VALID"}, "window: .* larger than the map"),
         ({"pool": "max", "stride": 13}, "stride: .* larger than the map"),
         ({"pool": "aps", "stride": 5, "padding": "CIRCULAR"}, "stride: .* does not divide"),
         ({"padding": "VALID", "kernel_size": 13}, "larger than"),

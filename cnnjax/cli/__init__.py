@@ -24,6 +24,7 @@ USAGE, CRASH, INTERRUPTED = 2, 70, 130
 VERBS: Mapping[str, str] = {
     "study": "run a grid of trials and write its report",
     "train": "train and measure one configuration",
+    "surgery": "give a trained network another pool, padding or head",
     "launch": "train in several processes, started again when one dies",
     "report": "write the tables and the report of a study again",
     "predict": "say what pictures show",

@@ -45,13 +45,16 @@ class Flags:
     def __init__(self, verb: str, text: str) -> None:
         self._verb, self._text = verb, text
         self._values = absl_flags.FlagValues()
+        self._fields: tuple[str, ...] = ()
 
     def __getattr__(self, name: str) -> Any:
         return self._values[name].value
 
-    def config(self, *, sweep: bool) -> None:
-        """Define a flag for every field of Config."""
-        for name, field in configs.FIELDS.items():
+    def config(self, *, sweep: bool, only: Sequence[str] = tuple(configs.FIELDS)) -> None:
+        """Define a flag for every field of Config, or for those of `only`."""
+        self._fields = tuple(only)
+        for name in only:
+            field = configs.FIELDS[name]
             kind = field.metadata["kind"]
             text = f"[{kind.metavar}] {field.metadata['help']}"
             absl_flags.DEFINE(
@@ -79,7 +82,7 @@ class Flags:
 
     def given_config(self) -> dict[str, tuple[Any, ...]]:
         """Return the fields given on the command line, each with its values."""
-        given: dict[str, Any] = {name: self._values[name] for name in configs.FIELDS}
+        given: dict[str, Any] = {name: self._values[name] for name in self._fields}
         return {name: flag.value for name, flag in given.items() if flag.present}
 
     def help(self) -> str:

@@ -6,6 +6,10 @@ Train one network and measure it: accuracy, accuracy at shifted places, shift co
   cnnjax train --net=lenet5_modern --dataset=mnist --data_dir=DIR --epochs=3 --out=runs/lenet
   cnnjax train --devices=0 --batch_size=512 --out=runs/wide --checkpoint_every=200
 
+--cost prints a line a layer: output, parameters, FLOPs (two for each product of convolutions and
+matrices) and bytes for one image; the receptive field in pixels, the stride between neighbouring
+units' fields and where the first one's field is centred. "global" sees the image from end to end.
+
 With --out the run is kept in DIR: config.json, env.json, metrics.jsonl, variables.npz, result.json
 and checkpoints/. The same command again goes on from the last checkpoint. SIGTERM writes one and
 ends with status 75: run it again. Several processes: see `cnnjax launch --help`; under srun and
@@ -26,6 +30,7 @@ import jax
 from cnnjax import build, data
 from cnnjax.cli.flags import Flags
 from cnnjax.config import Config, identity
+from cnnjax.nets.anatomy import anatomy
 from cnnjax.study.compilation import use_cache
 from cnnjax.study.trial import TrialFiles, limit_threads, measure, run, run_in
 from cnnjax.train import processes
@@ -54,7 +59,7 @@ def main(words: list[str]) -> int:
     plan = make_plan(config.parallel, config.devices)
     plan.check(batch_size=config.batch_size, microbatches=config.microbatches, unit=config.unit)
     if flags.cost:
-        return _print(_cost(config))
+        return show_cost(config)
     try:
         with _profile(flags.profile):
             result = _run(config, flags.out)
@@ -69,7 +74,10 @@ def define_flags() -> Flags:
     flags = Flags("train", __doc__ or "")
     flags.config(sweep=False)
     flags.string("out", None, "directory of the run (default: nothing is kept)")
-    flags.boolean("cost", "print parameters, operations and memory of a step; train nothing")
+    flags.boolean(
+        "cost",
+        "print what each layer gives, costs and sees, and what a step costs; train nothing",
+    )
     flags.string("profile", None, "directory for a trace of the whole run (ui.perfetto.dev)")
     flags.string("coordinator", None, "HOST:PORT of process 0, where there are several processes")
     flags.integer("num_processes", None, "how many processes there are")
@@ -93,10 +101,12 @@ def _print(numbers: Mapping[str, float]) -> int:
     return 0
 
 
-def _cost(config: Config) -> dict[str, int]:
+def show_cost(config: Config) -> int:
+    """Print a line a layer, for one image, then what a step costs as compiled."""
     dataset = data.load(config.dataset, config.data_dir)
     net = build.build_net(config, dataset.num_classes, dataset.image_shape)
-    return cost(config, net, dataset)
+    print(f"{anatomy(net, dataset.image_shape).table()}\n")
+    return _print(cost(config, net, dataset))
 
 
 def _profile(directory: str | None) -> contextlib.AbstractContextManager[Any]:

@@ -35,7 +35,8 @@ def strided(stride: int) -> Downsampling:
 class AlexNet(Classifier, kw_only=True):
     """The single-tower form (Krizhevsky 2014, One weird trick) with the widths in common use.
 
-    Convolutions 11/4, 5, 3, 3, 3, a 3/2 maximum after the first, second and fifth; dropout 0.5.
+    Convolutions 11/4, 5, 3, 3, 3, a 3/2 maximum after the first, second and fifth; dropout 0.5. The
+    report prints no initial weights; they start as He et al. 2015 say.
     """
 
     widths: tuple[int, ...] = (64, 192, 384, 256, 256)
@@ -130,6 +131,7 @@ CARDS: Mapping[str, Network] = {
         summary="two towers as groups, response normalisation",
         source="Krizhevsky et al. 2012, ImageNet classification with deep CNNs",
         image=(227, 227, 3),
+        weights="normal of deviation 0.01; biases 1 in conv2, 4, 5 and hidden full connections",
         parameters=60_965_224,
         norm="response",
     ),
@@ -138,6 +140,7 @@ CARDS: Mapping[str, Network] = {
         summary="AlexNet with a 7 x 7 kernel of stride 2 in front",
         source="Zeiler and Fergus 2013, Visualizing and understanding CNNs",
         parameters=62_357_608,
+        weights="normal of deviation 0.01",
         norm="response",
     ),
 }

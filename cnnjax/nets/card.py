@@ -16,6 +16,8 @@ from flax.core import FrozenDict
 
 from cnnjax.nets.blocks import Downsampling
 
+UNPRINTED = "none printed: He 2015"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
@@ -24,7 +26,7 @@ class Network:
     `defaults` are the arguments that a study may choose; None there is each layer's own. `pooling`
     is what all its sites were published with, as far as they agree. `parameters` counts the trained
     values for images of `image` (H, W, C) and `classes`; auxiliary heads, which training alone
-    uses, are not among them.
+    uses, are not among them. `weights` says how the initial ones are drawn as published.
     """
 
     module: Callable[..., nn.Module]
@@ -35,6 +37,7 @@ class Network:
     parameters: int
     defaults: Mapping[str, Any]
     pooling: Downsampling = field(default=Downsampling())
+    weights: str = UNPRINTED
 
 
 def network(
@@ -46,6 +49,7 @@ def network(
     image: tuple[int, int, int] = (224, 224, 3),
     classes: int = 1000,
     pooling: Downsampling | None = None,
+    weights: str = UNPRINTED,
     **choices: Any,
 ) -> Network:
     """Return the card; `choices` are the published ones where they differ from the plain ones."""
@@ -55,6 +59,7 @@ def network(
         "norm": "none",
         "activation": "relu",
         "dropout": None,
+        "initializer": None,
     }
     return Network(
         module=module,
@@ -65,4 +70,5 @@ def network(
         parameters=parameters,
         defaults=FrozenDict(plain | choices),
         pooling=pooling or Downsampling(),
+        weights=weights,
     )

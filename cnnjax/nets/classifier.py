@@ -19,7 +19,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from cnnjax.layers.activations import ACTIVATIONS
+from cnnjax.layers.activations import ACTIVATIONS, INITIALIZERS
 from cnnjax.layers.pooling import parse_head
 from cnnjax.nets.blocks import ZERO, ConvBlock, Downsampling, Initializer
 from cnnjax.ops import padding as pads
@@ -46,9 +46,17 @@ class Classifier(nn.Module, kw_only=True):
     norm: str = "none"
     activation: str = "relu"
     dropout: float | None = None
+    initializer: str | None = None
 
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         raise NotImplementedError(f"{type(self).__name__} must define __call__")
+
+    def weights(self, published: Initializer | None, activation: str | None = None) -> Initializer:
+        """Return how weights before the activation start: as chosen, published, or else by He."""
+        after = ACTIVATIONS[activation or self.activation]
+        if self.initializer is not None:
+            return INITIALIZERS[self.initializer](after)
+        return published or after.initializer()
 
     def sizes(self, name: str, count: int) -> tuple[int, ...]:
         """Return the field `name`, a tuple of `count` sizes; ValueError for another length."""
@@ -67,6 +75,7 @@ class Classifier(nn.Module, kw_only=True):
         name: str,
         padding: pads.Padding = "ZEROS",
         pool: Downsampling | None = None,
+        kernel_init: Initializer | None = None,
         **choices: Any,
     ) -> jax.Array:
         """Apply a ConvBlock; `padding` and `pool` are the published ones, `choices` its fields."""
@@ -76,6 +85,7 @@ class Classifier(nn.Module, kw_only=True):
             padding=padding if self.padding is None else self.padding,
             pool=None if pool is None else self.pool.at(pool),
             **{"norm": self.norm, "activation": self.activation, **choices},
+            kernel_init=self.weights(kernel_init, choices.get("activation")),
             name=name,
         )
         return block(x, train=train)
@@ -113,12 +123,12 @@ class Classifier(nn.Module, kw_only=True):
         for index, width in enumerate(dense):
             hidden = nn.Dense(
                 width,
-                kernel_init=kernel_init or activation.initializer(),
+                kernel_init=self.weights(kernel_init),
                 bias_init=bias_init,
                 name=f"dense{index}",
             )
             x = self.drop(activation(hidden(x)), dropout, train=train)
         if not dense:
             x = self.drop(x, dropout, train=train)
-        last = kernel_init or nn.initializers.lecun_normal()
+        last = self.weights(kernel_init or nn.initializers.lecun_normal(), "identity")
         return nn.Dense(self.num_classes, kernel_init=last, name="logits")(x)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 def check(net: nn.Module, image_shape: tuple[int, ...]) -> None:
     """Trace net on one image (H, W, C); ValueError, in one line, where it does not fit.
 
-    A pool that lowers the resolution must not be larger than its map, whatever its padding.
+    A pool's stride must not be larger than its map; its window may be, where padding allows it.
     """
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     try:
@@ -54,11 +54,7 @@ def _fits(net: nn.Module, side: int, channels: int) -> bool:
 def _refuse_larger_than_map(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
     pool = context.module
     if context.method_name == "__call__" and hasattr(pool, "method") and hasattr(pool, "stride"):
-        size = args[0].shape[-3:-1]
-        stride = pool.stride or (1, 1)
-        # A pool of stride 1 lowers nothing: its window may reach over a padded border.
-        extents = {"window": pool.window, "stride": stride} if stride != (1, 1) else {}
-        for name, extent in extents.items():
-            if extent is not None and (extent[0] > size[0] or extent[1] > size[1]):
-                raise ValueError(f"{name}: {extent} is larger than the map {size} it slides over")
+        size, stride = args[0].shape[-3:-1], pool.stride or (1, 1)
+        if stride[0] > size[0] or stride[1] > size[1]:
+            raise ValueError(f"stride: {stride} is larger than the map {size} it slides over")
     return call(*args, **kwargs)

@@ -9,7 +9,8 @@ In training two auxiliary heads sow their logits into the collection "auxiliary"
 do not run. Batch normalisation (epsilon 0.001) follows every convolution in place of the published
 response normalisation and biases, as in the models in common use; --norm=response has the latter
 after every convolution. The 3 x 3 maximum inside an inception lowers no resolution: it stays as it
-is, whatever the pool of the study.
+is, whatever the pool of the study. The paper prints no initial weights: they start as He et al.
+2015 say.
 """
 
 from __future__ import annotations
@@ -99,11 +100,8 @@ class GoogLeNet(Classifier, kw_only=True):
         window = (min(5, x.shape[-3]), min(5, x.shape[-2]))
         x = local.mean(x, window=window, stride=(3, 3), padding="VALID")
         x = self._conv(x, 128, 1, train=train, name=f"auxiliary{index}_conv")
-        activation = ACTIVATIONS[self.activation]
-        hidden = nn.Dense(
-            1024, kernel_init=activation.initializer(), name=f"auxiliary{index}_dense"
-        )
-        x = activation(hidden(x.reshape(len(x), -1)))
+        hidden = nn.Dense(1024, kernel_init=self.weights(None), name=f"auxiliary{index}_dense")
+        x = ACTIVATIONS[self.activation](hidden(x.reshape(len(x), -1)))
         x = self.drop(x, 0.7, train=train)
         logits = nn.Dense(self.num_classes, name=f"auxiliary{index}_logits")(x)
         if not self.is_initializing():

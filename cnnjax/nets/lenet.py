@@ -11,7 +11,9 @@
 Chosen where the paper leaves it open: the trained coefficient of S2 and S4 multiplies the mean of
 four inputs, which is their sum with the coefficient divided by four; C1, C3, C5 and F6 squash with
 1.7159 tanh(2x/3) and so do S2 and S4; the bitmaps of the output are drawn anew (layers/rbf.py); in
-other images than 32 x 32, F6 sees every place of C5. Weights start uniform in +-2.4 / fan-in.
+larger images than 32 x 32, F6 sees every place of C5. Smaller ones are centred on 32 x 32 zeros, as
+the paper does with MNIST's 28 x 28, unless a padding is chosen. Weights start uniform in
++-2.4 / fan-in.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from cnnjax.nets.classifier import Classifier
 
 # Padding shows at odd sizes alone, which 32 x 32 images do not meet.
 SUBSAMPLING = Downsampling("lenet_subsample", 2, 2, "ZEROS")
+SIDE = 32
 PARTIAL = functools.partial(TableConv, table=table_conv.C3)
 
 
@@ -42,6 +45,13 @@ def uniform_by_fan_in(key: jax.Array, shape: Any, dtype: Any = jnp.float32) -> j
     """Draw weights uniformly from +-2.4 / fan-in (LeCun et al. 1998, section II.B)."""
     bound = 2.4 / math.prod(shape[:-1])
     return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+def centred(x: jax.Array) -> jax.Array:
+    """Put x (..., H, W, C), where it is smaller, in the middle of SIDE x SIDE zeros."""
+    missing = [max(SIDE - n, 0) for n in x.shape[-3:-1]]
+    around = [(total // 2, total - total // 2) for total in missing]
+    return jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [*around, (0, 0)])
 
 
 class LeNet5(Classifier, kw_only=True):
@@ -54,11 +64,12 @@ class LeNet5(Classifier, kw_only=True):
         centres = bitmaps(self.num_classes)
         squash = ACTIVATIONS[self.activation]
         layer = functools.partial(self.block, train=train, padding="VALID", kernel_init=self.start)
+        if self.padding is None:
+            x = centred(x)
         x = squash(layer(x, 6, 5, pool=SUBSAMPLING, name="c1"))
         x = squash(layer(x, 16, 5, pool=SUBSAMPLING, convolution=PARTIAL, name="c3"))
         x = self.pool_all(layer(x, 120, 5, name="c5"), train=train)
-        initializer = self.start or squash.initializer()
-        x = squash(nn.Dense(WIDTH * HEIGHT, kernel_init=initializer, name="f6")(x))
+        x = squash(nn.Dense(WIDTH * HEIGHT, kernel_init=self.weights(self.start), name="f6")(x))
         return -rbf(self.drop(x, 0.0, train=train), centres)
 
     @property
@@ -75,6 +86,7 @@ CARDS: Mapping[str, Network] = {
         image=(32, 32, 1),
         classes=10,
         parameters=60_000,
+        weights="uniform in +-2.4 / fan-in",
         activation="scaled_tanh",
     ),
 }

@@ -20,6 +20,8 @@ Every network takes the same choices, and None is what it was published with, la
 | `--stride` | the stride of all of them |
 | `--pool_position` | before the normalisation (`after_conv`) or after the rectifier |
 | `--padding` | the border of all convolutions and of all pools that can have it |
+| `--initializer` | how all weights start (except those of pools and of a spatial transformer) |
+| `--transformer` | a spatial transformer in front, `affine` or `translation`; starts as identity |
 | `--head`, `--norm`, `--activation`, `--dropout` | the same in the whole network |
 | `--widths`, `--kernel_size`, `--dense` | sizes, where the network takes them |
 
@@ -32,8 +34,8 @@ Parameters are counted for the images and classes of the row; the sizes of full 
 `flatten` follow the image's. Auxiliary heads, which training alone uses, are not counted. What was
 chosen where a paper is ambiguous stands in the first lines of the network's file in `cnnjax/nets`.
 
-| name | what it is | image | classes | parameters | published choices | source |
-|---|---|---|---|---|---|---|
+| name | what it is | image | classes | parameters | published choices | initial weights | source |
+|---|---|---|---|---|---|---|---|
 """
 SHOWN = ("head", "norm", "activation", "padding", "widths", "kernel_size", "dense", "dropout")
 
@@ -48,7 +50,7 @@ def _row(name: str, card: Network) -> str:
     known = {key: card.defaults[key] for key in SHOWN if card.defaults.get(key) is not None}
     choices = ", ".join(f"{key}={_text(value)}" for key, value in known.items())
     cells = (f"`{name}`", card.summary, image, str(card.classes), f"{card.parameters:,}")
-    return "| " + " | ".join([*cells, choices, card.source]) + " |"
+    return "| " + " | ".join([*cells, choices, card.weights, card.source]) + " |"
 
 
 def _text(value: object) -> str:

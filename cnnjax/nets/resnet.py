@@ -8,7 +8,9 @@
 Chosen where the paper leaves it open: a bottleneck's stride is at its 3 x 3 convolution, as in the
 models in common use (the paper's is at the first 1 x 1); a shortcut is pooled before it is
 projected, which for decimation is the strided projection; where a pool selects a phase by content,
-the shortcut takes that of its branch.
+the shortcut takes that of its branch. Convolutions start as the paper's reference [13] says, He et
+al. 2015, in the form that keeps gradients: normal of variance 2 / (kernel size x features), as in
+the models in common use.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import jax.numpy as jnp
 
 from cnnjax.layers.activations import ACTIVATIONS
 from cnnjax.layers.norms import has_bias
-from cnnjax.nets.blocks import ConvBlock, Downsampling
+from cnnjax.nets.blocks import ConvBlock, Downsampling, Initializer
 from cnnjax.nets.card import Network, network
 from cnnjax.nets.classifier import Classifier
 from cnnjax.ops import padding as pads
@@ -46,6 +48,7 @@ class Residual(nn.Module, kw_only=True):
     padding: pads.Padding
     norm: str
     activation: str
+    kernel_init: Initializer
     pool: Downsampling | None = None
 
     @nn.compact
@@ -81,7 +84,7 @@ class Residual(nn.Module, kw_only=True):
             padding=self.padding,
             norm=self.norm,
             use_bias=not has_bias(self.norm),
-            kernel_init=ACTIVATIONS[self.activation].initializer(),
+            kernel_init=self.kernel_init,
             name="projection" if index is None else f"conv{index}",
             **(fields | choices),
         )
@@ -119,6 +122,7 @@ class ResNet(Classifier, kw_only=True):
                     padding="ZEROS" if self.padding is None else self.padding,
                     norm=self.norm,
                     activation=self.activation,
+                    kernel_init=self.weights(self._published()),
                     pool=self.pool.at(STRIDED) if lowers else None,
                     name=f"stage{stage}_block{index}",
                 )
@@ -126,14 +130,24 @@ class ResNet(Classifier, kw_only=True):
         return self.classify(x, train=train)
 
     def _stem(self, x: jax.Array, train: bool) -> jax.Array:
-        use_bias, width = not has_bias(self.norm), self.widths[0]
+        layer = functools.partial(
+            self.block,
+            use_bias=not has_bias(self.norm),
+            kernel_init=self._published(),
+            train=train,
+            name="stem",
+        )
         if self.stem == "small":
-            return self.block(x, width, 3, use_bias=use_bias, train=train, name="stem")
-        x = self.block(x, width, 7, use_bias=use_bias, pool=STRIDED, train=train, name="stem")
+            return layer(x, self.widths[0], 3)
+        x = layer(x, self.widths[0], 7, pool=STRIDED)
         return self.lower(x, STEM_POOL, train=train, name="stem_pool")
+
+    def _published(self) -> Initializer:
+        return ACTIVATIONS[self.activation].initializer("fan_out")
 
 
 PAPER = "He et al. 2016, Deep residual learning for image recognition"
+WEIGHTS = "He 2015, by fan-out"
 LARGE: Mapping[int, tuple[tuple[int, ...], bool, int]] = {
     18: ((2, 2, 2, 2), False, 11_689_512),
     34: ((3, 4, 6, 3), False, 21_797_672),
@@ -151,6 +165,7 @@ def _large(depth: int) -> Network:
         summary=f"{depth} layers, {'bottleneck' if bottleneck else 'plain'} blocks",
         source=PAPER,
         parameters=parameters,
+        weights=WEIGHTS,
         head="gap",
         norm="batch",
         widths=ResNet.widths,
@@ -166,6 +181,7 @@ def _small(depth: int) -> Network:
         image=(32, 32, 3),
         classes=10,
         parameters=SMALL[depth],
+        weights=WEIGHTS,
         head="gap",
         norm="batch",
         widths=(16, 32, 64),
@@ -182,6 +198,7 @@ CARDS: Mapping[str, Network] = {
         image=(32, 32, 3),
         classes=10,
         parameters=11_173_962,
+        weights=WEIGHTS,
         head="gap",
         norm="batch",
         widths=ResNet.widths,

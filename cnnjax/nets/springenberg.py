@@ -12,7 +12,8 @@
 Two stages of 96 and 192, then 3x3 and 1x1 of 192, then 1x1 of num_classes with a rectifier, as the
 table prints it, and the mean over all places. The 3 x 3 of the last stage has no border: its map is
 6 x 6. A head that gives other than num_classes values is followed by a full connection. Dropout 0.2
-on the image and 0.5 after each pool.
+on the image and 0.5 after each pool. The paper prints no initial weights; they start as He et al.
+2015 say.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """A spatial transformer in front of any network (Jaderberg et al. 2015): x -> net(moved x).
 
     net = Transformed(net=CNN(num_classes=10), mode="affine")
+    net = build_net(Config(net="resnet20_cifar", transformer="affine"), 10, (32, 32, 3))
     net = stn(num_classes=10, mode="translation", pool=Downsampling("mean"), widths=(32, 64))
 
 A small network looks at the image and says where the classifier should look. It starts by saying
@@ -27,6 +28,7 @@ from cnnjax.nets.cnn import CNN, TEACHING
 from cnnjax.ops import padding as pads
 
 IDENTITY = {"affine": (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), "translation": (0.0, 0.0)}
+TRANSFORMERS = ("none", *IDENTITY)
 MAX = Downsampling("max", 2, 2, "ZEROS")
 WIDTH = 20
 

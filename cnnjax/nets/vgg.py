@@ -4,9 +4,10 @@
     net = VGG(num_classes=10, blocks=(2, 2, 2, 2, 2), norm="batch", dense=())       # for CIFAR
 
 Stages of 3 x 3 convolutions, a 2/2 maximum after each. Chosen where the paper leaves it open: the
-pools pad with zeros, which shows at odd sizes alone; weights start as He et al. 2015 say, in place
-of the published pre-training; convolutions keep their biases before batch normalisation, as in the
-models in common use; the first full connection sees every place of the last map.
+pools pad with zeros, which shows at odd sizes alone; weights start as Glorot and Bengio 2010 say,
+which the paper found to do without its pre-training (section 3.1), uniform of variance 2 / (fan-in
++ fan-out); convolutions keep their biases before batch normalisation, as in the models in common
+use; the first full connection sees every place of the last map.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from cnnjax.nets.card import Network, network
 from cnnjax.nets.classifier import Classifier
 
 MAX = Downsampling("max", 2, 2, "ZEROS")
+GLOROT = nn.initializers.glorot_uniform()
 
 
 class VGG(Classifier, kw_only=True):
@@ -39,9 +41,10 @@ class VGG(Classifier, kw_only=True):
             for index in range(count):
                 last = index == count - 1
                 name = f"stage{stage}_conv{index}"
-                x = self.block(x, width, 3, pool=MAX if last else None, train=train, name=name)
+                pool = MAX if last else None
+                x = self.block(x, width, 3, pool=pool, kernel_init=GLOROT, train=train, name=name)
         dropout = 0.5 if self.dense else 0.0
-        return self.classify(x, train=train, dense=self.dense, dropout=dropout)
+        return self.classify(x, train=train, dense=self.dense, dropout=dropout, kernel_init=GLOROT)
 
 
 BLOCKS = {
@@ -64,6 +67,7 @@ def _card(depth: int, **published: Any) -> Network:
         functools.partial(VGG, blocks=BLOCKS[depth]),
         pooling=Downsampling("max", window=2, stride=2),
         widths=VGG.widths,
+        weights="Glorot 2010, as section 3.1 notes",
         **published,
     )
 

@@ -23,7 +23,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 Function = Callable[..., jax.Array]
-FORWARDS: dict[Primitive, Function] = {}  # what each map computes, in JAX's own operations
+# What each map computes, in JAX's own operations, for those who read or export programs.
+FORWARDS: dict[Primitive, Function] = {}
 
 
 def multilinear(

@@ -25,6 +25,7 @@ from cnnjax.invariance.certificate import certify
 from cnnjax.invariance.exhaustive import exhaustive, has_dense_pass
 from cnnjax.invariance.logits import shift_logits
 from cnnjax.invariance.metrics import consistency
+from cnnjax.study.measures import MEASURES
 from cnnjax.study.predictions import Predictions
 from cnnjax.train.calibration import calibration_error, fit_temperature
 from cnnjax.train.fit import evaluate
@@ -65,6 +66,7 @@ def judge(
         validation, known = evaluate(step, variables, dataset.validation, batch_size=EVAL_BATCH)
         metrics["validation_accuracy"] = validation["accuracy"]
         metrics |= calibrate(known, dataset.validation.labels, given, dataset.test.labels)
+    metrics |= MEASURES[config.measure](config, net, variables, dataset)
     grid = {"offsets": offsets.tolist(), "accuracy": by_place.tolist()}
     found = Predictions(dataset.test.labels, given.argmax(axis=-1), predictions, offsets)
     return metrics, grid | {"boundary": dataset.boundary}, found

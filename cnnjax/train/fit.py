@@ -1,7 +1,7 @@
 """The training loop: a host loop over a compiled step, and evaluation that counts every image once.
 
     state = fit(step, state, dataset.train, epochs=20, batch_size=64, seed=0, on_epoch=print)
-    report, classes = evaluate(eval_step, state.variables, dataset.test, batch_size=256)
+    report, logits = evaluate(eval_step, state.variables, dataset.test, batch_size=256)
 
 All that training needs beside its state is a Progress; a loop started from a saved pair of them
 goes on as if it had never stopped.

@@ -9,16 +9,19 @@ the same bits as one that was never stopped.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 
 from cnnjax import build
 from cnnjax.config import Config
 from cnnjax.data import Dataset
 from cnnjax.train import processes
+from cnnjax.train.batches import batches, permutation
 from cnnjax.train.checkpoints import Checkpoints
 from cnnjax.train.epoch import fit_in_chunks, many_steps
 from cnnjax.train.fit import Diverged, Report, fit, ignore, never
@@ -69,6 +72,39 @@ def train(
         last = None if checkpoints is None else checkpoints.last
         known = "no checkpoint" if last is None else f"last good checkpoint: step {last}"
         raise Diverged(f"{error}; {known}", error.step) from None
+
+
+def finetune(
+    config: Config, net: nn.Module, dataset: Dataset, variables: Any, steps: int
+) -> dict[str, Any]:
+    """Return the variables after `steps` more steps, on one device, with the schedule over them.
+
+    Raises Diverged where the last loss is not finite.
+    """
+    plan = make_plan(None, 1)
+    tx = build.build_optimizer(config, steps)
+    params, collections = variables["params"], {k: v for k, v in variables.items() if k != "params"}
+    state = first_state(config, plan, net, tx, dataset).replace(
+        params=params,
+        collections=collections,
+        opt_state=tx.init(params),
+        average=jax.tree.map(jax.numpy.copy, params) if config.ema else None,
+    )
+    # The step consumes its state, and the caller's variables stay the caller's.
+    state = jax.tree.map(jax.numpy.copy, state)
+    step = plan.compile(build_step(config, plan, net, tx, dataset))
+    sums: Any = {"loss": 0.0}
+    for batch in itertools.islice(_endless(config, dataset), steps):
+        state, sums = step(state, plan.place(batch))
+    if not np.isfinite(sums["loss"]):
+        raise Diverged(f"loss {float(sums['loss'])} after {steps} steps of fine-tuning", steps)
+    return plan.collect(state.variables)
+
+
+def _endless(config: Config, dataset: Dataset) -> Iterator[dict[str, np.ndarray]]:
+    for epoch in itertools.count():
+        order = permutation(len(dataset.train.labels), config.seed, epoch)
+        yield from batches(dataset.train, batch_size=config.batch_size, order=order)
 
 
 def _loop(config: Config, plan: Plan, step: Any) -> Any:

@@ -11,6 +11,25 @@ import numpy as np
 
 from cnnjax.nets.stn import IDENTITY
 
+# One network of each kind, narrow where it takes widths; the others are these with more layers.
+NARROW: dict[str, dict[str, Any]] = {
+    "cnn": {"widths": (3, 4, 5), "dense": (6,)},
+    "lenet5": {},
+    "stn": {"widths": (3, 4), "dense": (6,)},
+    "alexnet": {"widths": (4, 4, 6, 6, 4), "dense": (8, 8)},
+    "alexnet_2012": {"widths": (4, 4, 6, 6, 4), "dense": (8, 8)},
+    "zfnet": {"widths": (4, 4, 6, 6, 4), "dense": (8, 8)},
+    "vgg11": {"widths": (4, 4, 5, 5, 6), "dense": (8, 8)},
+    "vgg13bn_cifar": {"widths": (4, 4, 5, 5, 6)},
+    "resnet18": {"widths": (4, 4, 6, 6)},
+    "resnet50": {"widths": (4, 4, 4, 4)},
+    "resnet20_cifar": {"widths": (4, 6, 8)},
+    "resnet18_cifar": {"widths": (4, 4, 6, 6)},
+    "base_cnn_b": {"widths": (4, 6)},
+    "all_cnn_c": {"widths": (4, 6)},
+    "googlenet": {},
+}
+
 
 def variables(net: Any, image_shape: tuple[int, ...], seed: int = 0) -> Any:
     """Return variables of net for images (H, W, C): kernels of He's deviation, scales around 1."""

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import net_numbers
 import numpy as np
 import pytest
+from net_numbers import NARROW
 
 from cnnjax.build import build_net, downsampling
 from cnnjax.config import Config
@@ -23,24 +24,6 @@ from cnnjax.nets.classifier import AUXILIARY, AUXILIARY_WEIGHT, auxiliary_logits
 METHODS = ("max", "mean", "blur", "aps", "lps", "mixed", "stochastic")
 ARMS = tuple(itertools.product(METHODS, (2, 3), ("SAME", "CIRCULAR")))
 CELLS = tuple(itertools.product(NETS, ARMS))
-# One network of each kind, narrow where it takes widths; the others are these with more layers.
-NARROW: dict[str, dict[str, Any]] = {
-    "cnn": {"widths": (3, 4, 5), "dense": (6,)},
-    "lenet5": {},
-    "stn": {"widths": (3, 4), "dense": (6,)},
-    "alexnet": {"widths": (4, 4, 6, 6, 4), "dense": (8, 8)},
-    "alexnet_2012": {"widths": (4, 4, 6, 6, 4), "dense": (8, 8)},
-    "zfnet": {"widths": (4, 4, 6, 6, 4), "dense": (8, 8)},
-    "vgg11": {"widths": (4, 4, 5, 5, 6), "dense": (8, 8)},
-    "vgg13bn_cifar": {"widths": (4, 4, 5, 5, 6)},
-    "resnet18": {"widths": (4, 4, 6, 6)},
-    "resnet50": {"widths": (4, 4, 4, 4)},
-    "resnet20_cifar": {"widths": (4, 6, 8)},
-    "resnet18_cifar": {"widths": (4, 4, 6, 6)},
-    "base_cnn_b": {"widths": (4, 6)},
-    "all_cnn_c": {"widths": (4, 6)},
-    "googlenet": {},
-}
 Arm = tuple[str, int, str]
 
 

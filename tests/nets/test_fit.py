@@ -7,9 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
+from net_numbers import NARROW
 
 from cnnjax.build import build_net
 from cnnjax.config import Config
+from cnnjax.layers.pooling import pool
 from cnnjax.nets import NETS, fit
 from cnnjax.nets.blocks import Downsampling
 
@@ -22,7 +24,7 @@ def build(name: str, pool: Downsampling | None = None, **choices: Any) -> Any:
 @pytest.mark.parametrize(
     ("name", "pool", "least"),
     [
-        ("lenet5", None, 29),
+        ("lenet5", None, 1),
         ("alexnet", None, 63),
         ("vgg11", None, 17),
         ("cnn", None, 5),
@@ -32,11 +34,13 @@ def build(name: str, pool: Downsampling | None = None, **choices: Any) -> Any:
     ],
 )
 def test_smallest(name: str, pool: Downsampling | None, least: int) -> None:
-    """LeNet-5: 29, 25, 13, 9, 5, 1. VGG's halvings, rounded up: 17, 9, 5, 3, 2, 1."""
+    """VGG's halvings, rounded up: 17, 9, 5, 3, 2, 1. LeNet-5 puts small images on its field."""
     net = build(name, pool)
     channels = NETS[name].image[2]
     assert fit.smallest(net, channels) == least
     fit.check(net, (least, least, channels))
+    if least == 1:
+        return
     with pytest.raises(ValueError) as caught:
         fit.check(net, (least - 1, least - 1, channels))
     assert "\n" not in str(caught.value)
@@ -51,7 +55,7 @@ def test_nothing_fits() -> None:
     ("choices", "shape", "words"),
     [
         ({"net": "alexnet"}, (32, 32, 3), "the smallest square image is 63 x 63"),
-        ({"net": "lenet5"}, (28, 28, 1), "the smallest square image is 29 x 29"),
+        ({"net": "lenet5", "padding": "VALID"}, (28, 28, 1), "smallest square image is 29 x 29"),
         ({"net": "vgg11", "pool": "aps"}, (28, 28, 1), "the smallest square image is 32 x 32"),
         ({"net": "vgg11", "widths": (8, 8)}, (32, 32, 3), "widths: expected 5 of them"),
         ({"net": "resnet20_cifar", "dense": (8,)}, (32, 32, 3), "dense: net .* takes none"),
@@ -80,3 +84,39 @@ def test_a_pool_of_stride_one_may_reach_over_its_border() -> None:
         lambda x: net.init_with_output(jax.random.key(0), x)[0], jnp.zeros((1, 33, 33, 3))
     )
     assert shape.shape == (1, 10)
+
+
+DEEP = ("googlenet", "resnet18", "resnet50", "resnet18_cifar", "resnet20_cifar", "zfnet")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in DEEP else n for n in NARROW]
+)
+def test_every_family_says_its_smallest_image(name: str) -> None:
+    """One pixel is too small without borders; the size that is said fits, one less does not."""
+    config, channels = Config(net=name, padding="VALID"), NETS[name].image[2]
+
+    def said(side: int) -> int:
+        with pytest.raises(ValueError, match="smallest square image is") as caught:
+            build_net(config, 10, (side, side, channels))
+        return int(str(caught.value).rsplit(" ", 1)[1])
+
+    least = said(1)
+    assert said(least - 1) == least
+    build_net(config, 10, (least, least, channels))
+
+
+@pytest.mark.parametrize("padding", ["VALID", "SAME", "ZEROS", "CIRCULAR", "REFLECT", "EDGE"])
+@pytest.mark.parametrize("window", [2, 3, 5, 9])
+def test_windows_larger_than_their_map_as_pool_has_it(padding: str, window: int) -> None:
+    """What `cnnjax.pool` does, a network may do; what it refuses, a network refuses."""
+    net = build("cnn", Downsampling("max", window, 1, padding), widths=(2,), padding=padding)
+    size = 4 if padding != "VALID" else 6  # VALID convolutions take two pixels
+    try:
+        pool(jnp.zeros((1, 4, 4, 2)), "max", window=window, stride=1, padding=padding)
+    except ValueError as error:
+        with pytest.raises(ValueError, match="larger than the map") as caught:
+            fit.check(net, (size, size, 3))
+        assert str(error) == str(caught.value)
+    else:
+        fit.check(net, (size, size, 3))

@@ -14,6 +14,7 @@ from flax.core import FrozenDict
 from cnnjax.layers.rbf import bitmaps, rbf
 from cnnjax.layers.table_conv import C3, TableConv
 from cnnjax.nets import NETS
+from cnnjax.nets.anatomy import anatomy
 from cnnjax.nets.blocks import Downsampling
 from cnnjax.nets.lenet import LeNet5, uniform_by_fan_in
 from cnnjax.optimization import LOSSES, RUBBISH
@@ -149,3 +150,27 @@ def test_every_kind_of_pool_fits(method: str) -> None:
     image = jax.ShapeDtypeStruct((2, 32, 32, 1), jnp.float32)
     out = jax.eval_shape(lambda x: net.init_with_output(jax.random.key(0), x)[0], image)
     assert out.shape == (2, 10)
+
+
+def test_mnist_stands_on_the_papers_field() -> None:
+    """28 x 28 is seen as 32 x 32 with two pixels of background around; no layer changes."""
+    net = LeNet5(num_classes=10)
+    x = net_numbers.images((2, 28, 28, 1))
+    variables = net_numbers.variables(net, (28, 28, 1))
+    assert jax.tree.map(np.shape, variables) == jax.tree.map(
+        np.shape, net_numbers.variables(net, (32, 32, 1))
+    )
+    padded = np.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    apply = jax.jit(net.apply)
+    np.testing.assert_array_equal(apply(variables, x), apply(variables, padded))
+    layers = [v.parameters for v in anatomy(net, (28, 28, 1)).layers if v.parameters]
+    assert layers == [156, 12, 1516, 32, 48_120, 10_164]
+
+
+def test_a_chosen_padding_takes_the_place_of_the_field() -> None:
+    card = NETS["lenet5"]
+    net = card.module(num_classes=10, **(dict(card.defaults) | {"padding": "SAME"}))
+    (first, *_) = anatomy(net, (28, 28, 1)).layers
+    assert first.shape == (28, 28, 6)
+    net_by_default = card.module(num_classes=10, **card.defaults)
+    assert anatomy(net_by_default, (28, 28, 1)).layers[0].start == (0.0, 0.0)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import net_numbers
 import numpy as np
 import pytest
+from net_numbers import NARROW
 from scipy import ndimage
 
+from cnnjax.build import build_net
+from cnnjax.config import Config
 from cnnjax.layers.spatial_transformer import affine_grid, bilinear, translation
+from cnnjax.nets import NETS
 from cnnjax.nets.cnn import CNN
-from cnnjax.nets.resnet import ResNet
-from cnnjax.nets.stn import Transformed, stn
+from cnnjax.nets.stn import stn
 
 SMALL = {"num_classes": 3, "widths": (2,), "dense": (), "head": "gap"}
 
@@ -94,12 +99,40 @@ def test_translation_only_translates() -> None:
     assert (moved[:, :, :1] == 0).all()
 
 
-def test_in_front_of_any_network() -> None:
-    net = Transformed(net=ResNet(num_classes=4, blocks=(1, 1), widths=(2, 2), stem="small"))
-    out = jax.eval_shape(
-        lambda x: net.init_with_output(jax.random.key(0), x)[0], jnp.zeros((2, 8, 8, 3))
+@pytest.mark.parametrize("mode", ["affine", "translation"])
+@pytest.mark.parametrize("name", NARROW)
+def test_in_front_of_any_network(name: str, mode: str) -> None:
+    """By a knob of Config: the network's own parameters stay, those of the pose come."""
+    config = Config(net=name, transformer=mode, padding="CIRCULAR", **NARROW[name])
+    shape = (243, 243, NETS[name].image[2]) if name == "zfnet" else (64, 64, NETS[name].image[2])
+    trees = []
+    for arm in (config, dataclasses.replace(config, transformer="none")):
+        net = build_net(arm, 4, shape)
+        image = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
+        out, tree = jax.eval_shape(
+            lambda x, net=net: net.init_with_output(jax.random.key(0), x), image
+        )
+        assert out.shape == (2, 4)
+        trees.append(tree["params"])
+    behind, alone = trees
+    assert behind["net"] == alone
+    pose = {"affine": 6, "translation": 2}[mode]
+    assert behind["localisation"]["pose"]["kernel"].shape == (20, pose)
+
+
+def test_a_transformed_network_starts_as_the_network() -> None:
+    config = Config(transformer="affine", widths=(2,), dense=(), head="gap")
+    net, plain = (
+        build_net(c, 3, (12, 12, 1))
+        for c in (config, dataclasses.replace(config, transformer="none"))
     )
-    assert out.shape == (2, 4)
+    assert (config.transformer, Config().transformer) == ("affine", "none")
+    x = net_numbers.images((2, 12, 12, 1))
+    variables = jax.jit(net.init)(jax.random.key(0), x)
+    alone = {"params": variables["params"]["net"]}
+    np.testing.assert_allclose(
+        jax.jit(net.apply)(variables, x), jax.jit(plain.apply)(alone, x), atol=1e-5
+    )
 
 
 def test_unknown_mode() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from cnnjax import build, data
+from cnnjax.cli.train import show_cost
 from cnnjax.config import Config
 from cnnjax.train.cost import cost
 
@@ -47,3 +48,18 @@ def test_remat_computes_no_product_again() -> None:
     forward = plain["forward_flops_per_image"]
     more = again["step_flops_per_image"] - plain["step_flops_per_image"]
     assert 0 < more < 0.5 * forward
+
+
+def test_the_verb_prints_a_line_a_layer(capsys: pytest.CaptureFixture[str]) -> None:
+    assert show_cost(CONFIG) == 0
+    table, totals = capsys.readouterr().out.split("\n\n")
+    lines = {line.split()[0]: line.split() for line in table.splitlines()}
+    assert lines["stage0/conv"] == [
+        *("stage0/conv", "Conv", "18x18x4", "40", f"{2 * 18 * 18 * 9 * 4:,}"),
+        *(f"{4 * 18 * 18 * 4:,}", "3", "1", "0"),
+    ]
+    assert lines["stage1/pool"][-3:] == ["10", "4", "1.5"]
+    assert lines["logits"][-1] == "global"
+    products = 18 * 18 * 9 * 4 + 9 * 9 * 9 * 4 * 8 + 8 * 10
+    assert lines["total"][2] == f"{2 * products:,}"
+    assert lines["total"][1] == totals.split()[1]
