@@ -1,4 +1,4 @@
-"""The teaching stack and LeNet-5's modern form: x (N, H, W, C) -> logits (N, num_classes).
+"""The teaching stack: x (N, H, W, C) -> logits (N, num_classes).
 
 net = CNN(num_classes=10, widths=(32, 64, 128), pool=Downsampling("max", 2, 2))
 variables = net.init(key, x, train=False)
@@ -8,7 +8,7 @@ logits = net.apply(variables, x, train=False)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -27,6 +27,7 @@ class CNN(Classifier, kw_only=True):
     widths: tuple[int, ...] = (32, 64, 128)
     kernel_size: int | pads.Pair = 3
     dense: tuple[int, ...] = (128,)
+    published_padding: ClassVar[str] = "SAME"
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -37,7 +38,7 @@ class CNN(Classifier, kw_only=True):
                 self.kernel_size,
                 train=train,
                 name=f"stage{index}",
-                padding="SAME",
+                padding=self.published_padding,
                 pool=MAX,
             )
         return self.classify(x, train=train, dense=self.dense)
@@ -60,13 +61,5 @@ CARDS: Mapping[str, Network] = {
         image=(32, 32, 3),
         parameters=356_810,
         **TEACHING,
-    ),
-    "lenet5_modern": network(
-        CNN,
-        summary="LeNet-5's sizes with ReLU, max pooling, full connections and softmax",
-        source="LeCun et al. 1998, fig. 2, in the form taught today",
-        image=(28, 28, 1),
-        parameters=107_786,
-        **{**TEACHING, "widths": (6, 16), "kernel_size": 5, "dense": (120, 84)},
     ),
 }

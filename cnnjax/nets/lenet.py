@@ -1,4 +1,4 @@
-"""LeNet-5 as printed (LeCun et al. 1998, section II.B): x (N, 32, 32, 1) -> logits (N, 10).
+"""LeNet-5 as printed (LeCun et al. 1998, section II.B), and as taught today, -> logits (N, 10).
 
     net = LeNet5(num_classes=10)
     logits = net.apply(variables, x)         # minus the penalties of the RBF units
@@ -14,6 +14,9 @@ four inputs, which is their sum with the coefficient divided by four; C1, C3, C5
 larger images than 32 x 32, F6 sees every place of C5. Smaller ones are centred on 32 x 32 zeros, as
 the paper does with MNIST's 28 x 28, unless a padding is chosen. Weights start uniform in
 +-2.4 / fan-in.
+
+LeNet5Modern keeps the sizes (C5 as the first full connection: 61,706 parameters on 28 x 28) with
+ReLU, max pooling, every connection of C3 and a softmax.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -34,6 +37,7 @@ from cnnjax.layers.table_conv import TableConv
 from cnnjax.nets.blocks import Downsampling, Initializer
 from cnnjax.nets.card import Network, network
 from cnnjax.nets.classifier import Classifier
+from cnnjax.nets.cnn import CNN
 
 # Padding shows at odd sizes alone, which 32 x 32 images do not meet.
 SUBSAMPLING = Downsampling("lenet_subsample", 2, 2, "ZEROS")
@@ -78,6 +82,18 @@ class LeNet5(Classifier, kw_only=True):
         return uniform_by_fan_in if self.activation == "scaled_tanh" else None
 
 
+class LeNet5Modern(CNN, kw_only=True):
+    """Convolution, ReLU, max pool; twice; then 120, 84 and the logits."""
+
+    widths: tuple[int, ...] = (6, 16)
+    kernel_size: int | tuple[int, int] = 5
+    dense: tuple[int, ...] = (120, 84)
+    published_padding: ClassVar[str] = "VALID"
+
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        return super().__call__(centred(x) if self.padding is None else x, train)
+
+
 CARDS: Mapping[str, Network] = {
     "lenet5": network(
         LeNet5,
@@ -88,5 +104,18 @@ CARDS: Mapping[str, Network] = {
         parameters=60_000,
         weights="uniform in +-2.4 / fan-in",
         activation="scaled_tanh",
+    ),
+    "lenet5_modern": network(
+        LeNet5Modern,
+        summary="LeNet-5's sizes with ReLU, max pooling, full connections and softmax",
+        source="LeCun et al. 1998, fig. 2, in the form taught today",
+        image=(28, 28, 1),
+        classes=10,
+        parameters=61_706,
+        pooling=Downsampling("max", window=2, stride=2),
+        widths=(6, 16),
+        kernel_size=5,
+        dense=(120, 84),
+        dropout=0.0,
     ),
 }

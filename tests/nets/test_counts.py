@@ -16,7 +16,7 @@ from cnnjax.nets.classifier import AUXILIARY
 # Papers, and torchvision where a paper prints no exact figure; none is read off our own code.
 PUBLISHED = {
     "lenet5": 156 + 12 + 1516 + 32 + 48_120 + 10_164,
-    "lenet5_modern": 156 + 2416 + (49 * 16 + 1) * 120 + 121 * 84 + 85 * 10,
+    "lenet5_modern": 156 + 2416 + (25 * 16 + 1) * 120 + 121 * 84 + 85 * 10,
     "alexnet": 61_100_840,
     "alexnet_2012": 60_965_224,
     "zfnet": 62_357_608,
