@@ -17,9 +17,9 @@ from cnnjax.nets.stn import IDENTITY
 
 
 def drawn(name: str, **choices: Any) -> dict[str, np.ndarray]:
-    """Return the initial parameters of a network wide enough to tell variances apart."""
+    """Return the initial parameters, of widths that tell fan-in and fan-out apart."""
     card = NETS[name]
-    wide = {k: tuple(32 for _ in v) for k, v in NARROW[name].items() if k in ("widths", "dense")}
+    wide = {k: tuple(16 * (i + 1) for i in range(len(v))) for k, v in NARROW[name].items()}
     net = card.module(num_classes=10, **(dict(card.defaults) | wide | choices))
     side = 67 if card.image[0] > 200 else 32
     image = jnp.zeros((1, side, side, card.image[2]))
