@@ -77,7 +77,9 @@ def test_published_variance(name: str) -> None:
     assert agree(drawn(name), PRINTED[name]) >= 2
 
 
-@pytest.mark.parametrize("initializer", CHOSEN)
+@pytest.mark.parametrize(
+    "initializer", ["he", *(pytest.param(n, marks=pytest.mark.slow) for n in list(CHOSEN)[1:])]
+)
 def test_chosen_variance(initializer: str) -> None:
     """In a network whose published weights are others; He's rule knows its squashing function."""
     gain = 1.3326 / 2 if initializer.startswith("he") else 1.0
