@@ -11,6 +11,7 @@ both learn, where it is deep only He's.
 
 from cnnjax.config import Config
 from cnnjax.study.grid import Contrast, Study
+from cnnjax.study.results import label
 
 SHALLOW, DEEP = (16,) * 6, (16,) * 20
 
@@ -40,6 +41,6 @@ STUDY = Study(
     ),
     axes={"widths": (SHALLOW, DEEP), "initializer": ("he", "xavier"), "seed": (0, 1, 2)},
     contrast=Contrast(
-        "accuracy", {"initializer": "he"}, {"initializer": "xavier"}, {"widths": DEEP}
+        "accuracy", {"initializer": "he"}, {"initializer": "xavier"}, {"widths": label(DEEP)}
     ),
 )
