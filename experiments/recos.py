@@ -1,12 +1,13 @@
 """Does a convolutional network know a digit by its shape or by its ink? (Kuo 2016)
 
 LeNet learns white digits on black and is then shown black digits on white. What it learned is no
-use; with the filters of its first layer negated, it is, for the negative of a filter answers the
-negative of an image as the filter answers the image. A rectifier is what tells the two apart.
+use; with the filters of its first layer negated it is again, for the negative of a filter answers
+the negative of an image as the filter answers the image.
 
 Expected (Kuo 2016, Understanding convolutional neural networks with a mathematical model): accuracy
-collapses on reversed images and comes back with the negated first layer, all of it once the bias
-takes up the brightness that reversal adds.
+collapses on reversed images and comes back with the negated first layer. The paper takes the mean
+off its images; here, where reversal also adds brightness, all of it comes back once the bias takes
+that up. Rectifiers are said to be what tells an image from its negative: does one matter here?
 """
 
 from cnnjax.config import Config

@@ -6,6 +6,7 @@ print_table(runs, by=["pool", "stride"], console=Console())
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -24,8 +25,9 @@ def cells(runs: pd.DataFrame, by: Sequence[str]) -> tuple[list[str], list[list[s
     table = summary(runs, by)
     for key, group in runs.groupby(list(by), sort=False, dropna=False):
         names = [str(part) for part in key]
-        if key in table.index:
-            row = table.xs(key)
+        place: Any = key if len(key) > 1 else key[0]  # an index of one level has no tuples
+        if place in table.index:
+            row = table.loc[place]
             values = [spread(row[m]["mean"], row[m]["std"]) for m in HEADLINES]
             n = str(int(row[next(iter(HEADLINES))]["count"]))
             failed = int((group["status"] == "failed").sum())

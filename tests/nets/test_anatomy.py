@@ -192,6 +192,51 @@ def test_products_are_the_published_ones(name: str) -> None:
     ) == NETS[name].parameters  # fmt: skip
 
 
+# Trained values a layer, from the published shapes (torchvision prints the same), in order.
+LAYERS = {
+    "alexnet": [
+        *(3 * 121 * 64 + 64, 64 * 25 * 192 + 192, 192 * 9 * 384 + 384, 384 * 9 * 256 + 256),
+        *(256 * 9 * 256 + 256, 9216 * 4096 + 4096, 4096 * 4096 + 4096, 4096 * 1000 + 1000),
+    ],
+    "zfnet": [
+        *(3 * 49 * 96 + 96, 96 * 25 * 256 + 256, 256 * 9 * 384 + 384, 384 * 9 * 384 + 384),
+        *(384 * 9 * 256 + 256, 9216 * 4096 + 4096, 4096 * 4096 + 4096, 4096 * 1000 + 1000),
+    ],
+    "all_cnn_c": [
+        *(3 * 9 * 96 + 96, 96 * 9 * 96 + 96, 96 * 9 * 96 + 96, 96 * 9 * 192 + 192),
+        *(192 * 9 * 192 + 192, 192 * 9 * 192 + 192, 192 * 9 * 192 + 192, 192 * 192 + 192, 1930),
+    ],
+    "vgg13bn_cifar": [
+        *(1792, 128, 36_928, 128, 73_856, 256, 147_584, 256, 295_168, 512, 590_080, 512),
+        *(1_180_160, 1024, *(2_359_808, 1024) * 3, 5130),
+    ],
+    # The stem; layer1's first bottleneck: 1 x 1, 3 x 3, 1 x 1 and the projection, each normalised.
+    "resnet50": [9408, 128, 4096, 128, 36_864, 128, 16_384, 512, 16_384, 512],
+    # The stem, then inception 3a: 1x1, 3x3 reduced, 3x3, 5x5 reduced, 3x3 for 5x5, projection.
+    "googlenet_3x3": [
+        *(9408, 128, 4096, 128, 110_592, 384, 12_288, 128, 18_432, 192, 110_592, 256),
+        *(3072, 32, 4608, 64, 6144, 64),
+    ],
+    "resnet20_cifar": [432, 32, 2304, 32, 2304, 32],
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_parameters_layer_by_layer(name: str) -> None:
+    found = [v.parameters for v in published(name).layers if v.parameters and v.path != ELSEWHERE]
+    assert found[: len(LAYERS[name])] == LAYERS[name]
+    if name in ("alexnet", "zfnet", "all_cnn_c", "vgg13bn_cifar"):
+        assert len(found) == len(LAYERS[name])
+
+
+def test_a_bottlenecks_stride_is_at_its_3_x_3() -> None:
+    """As in the models in common use; there is no option-A projection in CIFAR's networks."""
+    layers = {v.path: v for v in published("resnet50").layers}
+    assert layers["stage1_block0/conv0/conv"].stride == (4, 4)
+    assert layers["stage1_block0/conv1/conv"].stride == (8, 8)
+    assert not any("projection" in v.path for v in published("resnet56_cifar").layers)
+
+
 def test_costs_by_hand() -> None:
     """LeNet-5: 5 x 5 x 6 products at 28 x 28 places; four bytes a value."""
     layers = {v.path: v for v in published("lenet5").layers}

@@ -55,7 +55,7 @@ def test_nothing_fits() -> None:
     ("choices", "shape", "words"),
     [
         ({"net": "alexnet"}, (32, 32, 3), "the smallest square image is 63 x 63"),
-        ({"net": "lenet5", "padding": "VALID"}, (28, 28, 1), "smallest square image is 29 x 29"),
+        ({"net": "lenet5", "padding": "VALID"}, (28, 28, 1), "smallest square image is 32 x 32"),
         ({"net": "vgg11", "pool": "aps"}, (28, 28, 1), "the smallest square image is 32 x 32"),
         ({"net": "vgg11", "widths": (8, 8)}, (32, 32, 3), "widths: expected 5 of them"),
         ({"net": "resnet20_cifar", "dense": (8,)}, (32, 32, 3), "dense: net .* takes none"),

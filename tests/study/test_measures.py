@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cnnjax import build, data
-from cnnjax.config import Config
+from cnnjax.config import FIELDS, Config
 from cnnjax.study.measures import MEASURES, first_convolution, negative, with_first
 
 CONFIG = Config(
@@ -47,7 +47,7 @@ def test_figures() -> None:
     images, labels = dataset.test  # type: ignore[attr-defined]
     for name, x in (("accuracy_recentred", images), ("accuracy_reversed", 255 - images)):
         expected = np.mean(np.argmax(apply(variables, see(x)), axis=-1) == labels)
-        assert found[name] == pytest.approx(expected, abs=0.011)
+        assert found[name] == pytest.approx(float(expected), abs=0.011)
 
 
 def test_the_first_convolution_is_the_first_that_is_called() -> None:
@@ -57,5 +57,5 @@ def test_the_first_convolution_is_the_first_that_is_called() -> None:
 
 
 def test_rows() -> None:
-    assert set(MEASURES) == {"none", "negative"}
+    assert "|".join(MEASURES) == FIELDS["measure"].metadata["kind"].metavar
     assert MEASURES["none"](CONFIG, None, None, None) == {}  # type: ignore[arg-type]

@@ -138,3 +138,12 @@ def test_a_study_in_which_everything_failed_still_reports(tmp_path: Path) -> Non
     page = report.write(store, study, runs, store.results([trial.id])).read_text()
     assert "failed: diverged" in page
     assert isinstance(trial, Trial)
+
+
+def test_a_single_axis_has_rows_too(store: Store) -> None:
+    """An index of one level is keyed by values, not by tuples."""
+    runs = results.write_tables(store, STUDY.trials())
+    _, rows = cells(runs[runs["status"] == "done"], ["pool"])
+    assert rows
+    assert all("failed" not in cell for row in rows for cell in row)
+    assert all(int(row[-1]) > 0 for row in rows)

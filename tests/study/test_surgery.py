@@ -60,6 +60,7 @@ def test_selection_by_phase_buys_consistency_with_the_weights_there_are(trained:
         operate(trained, {"pool": "aps"}, out=trained / "aps")
 
 
+@pytest.mark.slow
 def test_fine_tuning_lowers_the_loss_and_leaves_the_run_alone(trained: Path) -> None:
     before = {k: v.tobytes() for k, v in TrialFiles(trained).variables().items()}
     found = operate(trained, {"pool": "mean"}, finetune_steps=30, lr=0.01)
@@ -67,12 +68,13 @@ def test_fine_tuning_lowers_the_loss_and_leaves_the_run_alone(trained: Path) -> 
     assert {k: v.tobytes() for k, v in TrialFiles(trained).variables().items()} == before
 
 
+@pytest.mark.slow
 def test_a_pool_with_parameters_starts_untrained(trained: Path) -> None:
     found = operate(trained, {"pool": "mixed"})
-    assert found["fresh"] == ["params/stage0/pool/mix", "params/stage1/pool/mix"] or all(
-        name.startswith(("params/stage0/pool/", "params/stage1/pool/")) for name in found["fresh"]
-    )
-    assert found["fresh"]
+    assert [name.rsplit("/", 1)[0] for name in found["fresh"]] == [
+        "params/stage0/pool",
+        "params/stage1/pool",
+    ]
 
 
 def test_another_shape_is_refused_by_name(
@@ -104,6 +106,7 @@ def test_mistakes_are_one_line(
     assert captured.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_verb_prints_the_drop(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["surgery", str(trained), "--pool=decimate"]) == 0
     lines = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()}
