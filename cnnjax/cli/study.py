@@ -13,6 +13,7 @@ status: 0, or 1 where a trial failed, 2 for a mistake, 130 for Ctrl-C.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 import os
@@ -24,10 +25,14 @@ from rich.console import Console
 from cnnjax import spec
 from cnnjax.cli.flags import Flags
 from cnnjax.cli.progress import Progress
-from cnnjax.config import Config
+from cnnjax.config import Config, read
 from cnnjax.study import report, results
+from cnnjax.study.confounds import matched
+from cnnjax.study.forecast import forecast
 from cnnjax.study.grid import Study
-from cnnjax.study.run import Outcome, run_study
+from cnnjax.study.run import Outcome, plan, run_study
+from cnnjax.study.selection import PRIORITIES, Choice
+from cnnjax.study.store import Store
 from cnnjax.study.table import print_table
 
 DEFAULT = "pooling_and_stride"
@@ -41,12 +46,48 @@ def main(words: list[str]) -> int:
     flags.string("out", None, "directory of the study (default: runs/NAME)")
     flags.integer("workers", None, "trials at a time; never changes a result (default: cores)")
     flags.boolean("retry_failed", "run failed trials again")
+    define_choice(flags)
     rest = flags.parse(words)
     if rest is None:
         return 0
-    study = choose(rest, flags)
+    study = match(choose(rest, flags), flags)
     out = flags.out or os.path.join("runs", study.name)
-    return execute(study, out, flags.workers or os.cpu_count() or 1, flags.retry_failed)
+    choice = Choice(flags.only, flags.max_trials, flags.priority)
+    workers = flags.workers or os.cpu_count() or 1
+    if flags.dry_run:
+        return show_outlook(study, out, workers, flags.retry_failed, choice)
+    return execute(study, out, workers, flags.retry_failed, choice)
+
+
+def define_choice(flags: Flags) -> None:
+    """Define the flags that say which trials run, in which order and at which widths."""
+    flags.boolean("dry_run", "print trials, distinct compilations and estimated time; run nothing")
+    flags.string(
+        "only", None, "run these trials alone: field=value|value and trial ids, commas between"
+    )
+    flags.integer("max_trials", None, "run at most this many trials now")
+    flags.string("priority", "dear", f"order of the trials: {', '.join(PRIORITIES)}")
+    flags.string("match", None, "rescale widths so that arms cost the same: flops or params")
+    flags.string("match_to", None, "the arm to match, field=value,...  (default: the first)")
+
+
+def show_outlook(study: Study, out: str, workers: int, retry_failed: bool, choice: Choice) -> int:
+    """Print what the study would do; nothing is run or written."""
+    store = Store(out)
+    todo = plan(study, store, retry_failed=retry_failed)
+    todo = dataclasses.replace(todo, missing=choice.of(todo.trials, todo.missing))
+    print(forecast(todo, store, workers=workers).text())
+    return 0
+
+
+def match(study: Study, flags: Flags) -> Study:
+    """Return the study at the widths that --match and --match_to ask for."""
+    if flags.match is None:
+        return study
+    pairs = [part.partition("=") for part in (flags.match_to or "").split(",") if part]
+    for name, _, _ in pairs:
+        spec.find(study.axes, name, "match_to")
+    return matched(study, flags.match, {k: read(k, text) for k, _, text in pairs} or None)
 
 
 def choose(rest: list[str], flags: Flags) -> Study:
@@ -79,7 +120,7 @@ def load(name: str) -> Study:
     return study
 
 
-def execute(study: Study, out: str, workers: int, retry_failed: bool) -> int:
+def execute(study: Study, out: str, workers: int, retry_failed: bool, choice: Choice) -> int:
     """Run the study with its progress shown, then print the table and the answer."""
     with Progress(study, out) as progress:
         outcome = run_study(
@@ -87,6 +128,7 @@ def execute(study: Study, out: str, workers: int, retry_failed: bool) -> int:
             out,
             workers=workers,
             retry_failed=retry_failed,
+            choice=choice,
             on_plan=progress.plan,
             on_event=progress.event,
         )

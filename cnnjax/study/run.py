@@ -7,7 +7,7 @@ outcome.report, outcome.failed
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +17,10 @@ from cnnjax.config import Config, trial_id
 from cnnjax.study import grid, report, results
 from cnnjax.study.engine import Event, run_trials
 from cnnjax.study.grid import Study, Trial
+from cnnjax.study.selection import Choice
 from cnnjax.study.store import Store
+
+EVERYTHING = Choice()
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def plan(study: Study, store: Store, *, retry_failed: bool = False) -> Plan:
     finished = store.results(map(trial_id, distinct))
     kept = {k for k, r in finished.items() if not (retry_failed and r["status"] == "failed")}
     missing = [config for config in distinct if trial_id(config) not in kept]
-    return Plan(trials, distinct, sorted(missing, key=relative_cost, reverse=True))
+    return Plan(trials, distinct, missing)
 
 
 def run_study(
@@ -58,14 +61,16 @@ def run_study(
     *,
     workers: int,
     retry_failed: bool = False,
+    choice: Choice = EVERYTHING,
     on_plan: Callable[[Plan], None] = lambda plan: None,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> Outcome:
-    """Run every trial that has no result yet, then write the tables and the report."""
+    """Run every trial of `choice` that has no result yet, then write the tables and the report."""
     store = Store(out)
     todo = plan(study, store, retry_failed=retry_failed)
     with store.lock():
         store.claim(study.describe())
+        todo = replace(todo, missing=choice.of(todo.trials, todo.missing))
         on_plan(todo)
         for event in run_trials(todo.missing, str(store.root), workers=workers):
             on_event(event)
@@ -79,10 +84,3 @@ def conclude(store: Store, study: Study, trials: list[Trial]) -> Outcome:
     path = report.write(store, study, runs, found)
     failed = int((runs["status"] == "failed").sum())
     return Outcome(runs, path, report.answer(study, runs), failed)
-
-
-def relative_cost(config: Config) -> float:
-    """Return a guess of a trial's cost: dear trials first keeps the workers evenly busy."""
-    stride = config.stride or 2
-    rows, columns = stride if isinstance(stride, tuple) else (stride, stride)
-    return (config.epochs or 1) / (rows * columns)
