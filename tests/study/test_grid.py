@@ -107,7 +107,7 @@ def test_zipped_axes_go_together_and_the_rest_is_multiplied() -> None:
     cells = [(t.config.stride, t.config.window, t.config.seed) for t in zipped.trials()]
     assert cells == [(2, 3, 0), (2, 3, 1), (3, 5, 0), (3, 5, 1)]
     fixed = zipped.changed({"stride": (2,)})
-    assert [(t.config.stride, t.config.window) for t in fixed.trials()][::2] == [(2, 3), (2, 5)]
+    assert [(t.config.stride, t.config.window) for t in fixed.trials()][:2] == [(2, 3), (2, 5)]
 
 
 @pytest.mark.parametrize(

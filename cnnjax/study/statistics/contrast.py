@@ -108,7 +108,7 @@ def expectation(difference: Difference) -> str:
         return ""
     if expected == 0:
         found = difference.paired
-        alike = found.p_equivalent < 1 - LEVEL or (found.p == 1.0 and found.mean == 0)
+        alike = found.p_equivalent < 1 - LEVEL or found.low == found.high == 0
         return MET if alike else (NOT_MET if sign else UNDECIDED)
     return {expected: MET, 0: UNDECIDED}.get(sign, NOT_MET)
 
