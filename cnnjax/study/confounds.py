@@ -203,18 +203,29 @@ def matched(study: Study, cost: str, to: Mapping[str, Any] | None = None) -> Stu
     spec.find(COSTS, cost, "match")
     configs = _arms(study)
     axes = [name for name in study.axes if name not in ("seed", "widths")]
-    first = {name: getattr(configs[0], name) for name in axes}
+    to = {name: getattr(configs[0], name) for name in axes} if to is None else to
     shapes, found = _shapes(configs), {}
     for config in configs:
-        reference = dataclasses.replace(config, **(first if to is None else to))
-        if reference not in configs:
-            text = ", ".join(f"{k}={label(getattr(reference, k))}" for k in axes)
-            raise ValueError(f"match: the reference arm {text} is not in the grid")
+        reference = _reference(config, configs, axes, to)
         found[config] = widths_like(config, reference, cost, *shapes[config.dataset])
     columns = {name: tuple(getattr(config, name) for config in configs) for name in axes}
     group = {**columns, "widths": tuple(found.values())}
     others = {name: values for name, values in study.axes.items() if name == "seed"}
     return dataclasses.replace(study, axes=group | others, zipped=(tuple(group),), conditions=())
+
+
+def _reference(
+    config: Config, configs: list[Config], axes: list[str], to: Mapping[str, Any]
+) -> Config:
+    """Return the first arm of the grid that has the values `to` and is like `config` otherwise."""
+    # A window that the arm's own pool does not take says nothing of its reference's.
+    like = [name for name in axes if name != "window" or config.window is not None]
+    wanted = {name: getattr(config, name) for name in like} | dict(to)
+    for other in configs:
+        if all(getattr(other, name) == value for name, value in wanted.items()):
+            return other
+    text = ", ".join(f"{name}={label(value)}" for name, value in wanted.items())
+    raise ValueError(f"match: the reference arm {text} is not in the grid")
 
 
 def widths_like(
