@@ -37,5 +37,12 @@ STUDY = Study(
         "stride": (1, 2, 3),
         "seed": (0, 1, 2),
     },
-    contrast=Contrast("consistency", {"pool": "aps"}, {"pool": "max"}, {"stride": 3}),
+    contrast=Contrast(
+        metric="consistency",
+        arm={"pool": "aps"},
+        against={"pool": "max"},
+        where={"stride": 3},
+        expected=1,
+        source="Chaman and Dokmanic 2021",
+    ),
 )

@@ -23,7 +23,8 @@ from cnnjax.config import Config, trial_id
 from cnnjax.study.engines.interface import Event
 from cnnjax.study.grid import Study
 from cnnjax.study.results import label
-from cnnjax.study.run import Plan, relative_cost
+from cnnjax.study.run import Plan
+from cnnjax.study.selection import relative_cost
 
 
 class Progress:

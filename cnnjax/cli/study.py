@@ -15,23 +15,29 @@ status: 0, or 1 where a trial failed, 2 for a mistake, 130 for Ctrl-C.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 import os
 import pkgutil
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from cnnjax import spec
 from cnnjax.cli.flags import Flags
 from cnnjax.cli.progress import Progress
-from cnnjax.config import Config
+from cnnjax.config import Config, read
 from cnnjax.study import report, results
+from cnnjax.study.confounds import matched
 from cnnjax.study.engines import ENGINES
 from cnnjax.study.engines.interface import Resources
+from cnnjax.study.forecast import forecast
 from cnnjax.study.grid import Study
-from cnnjax.study.run import Outcome, run_study
+from cnnjax.study.run import Outcome, check, plan, run_study
+from cnnjax.study.selection import PRIORITIES, Choice
+from cnnjax.study.store import Store
 from cnnjax.study.table import print_table
 
 DEFAULT = "pooling_and_stride"
@@ -45,12 +51,24 @@ def main(words: list[str]) -> int:
     flags.string("out", None, "directory of the study (default: runs/NAME)")
     flags.boolean("retry_failed", "run failed trials again")
     define_engine(flags)
+    define_choice(flags)
     rest = flags.parse(words)
     if rest is None:
         return 0
-    study = choose(rest, flags)
+    study = match(choose(rest, flags), flags)
     out = flags.out or os.path.join("runs", study.name)
-    return execute(study, out, flags.engine, resources(flags), flags.retry_failed)
+    how = resources(flags)
+    choice = Choice(flags.only, flags.max_trials, flags.priority)
+    if flags.dry_run:
+        return show_outlook(study, out, how, flags.retry_failed, choice)
+    return execute(
+        study,
+        out,
+        engine=flags.engine,
+        resources=how,
+        retry_failed=flags.retry_failed,
+        choice=choice,
+    )
 
 
 def define_engine(flags: Flags) -> None:
@@ -75,6 +93,39 @@ def resources(flags: Flags) -> Resources:
         address=flags.address,
         options=_options(flags.slurm),
     )
+
+
+def define_choice(flags: Flags) -> None:
+    """Define the flags that say which trials run, in which order and at which widths."""
+    flags.boolean("dry_run", "print trials, distinct compilations and estimated time; run nothing")
+    flags.string(
+        "only", None, "run these trials alone: field=value|value and trial ids, commas between"
+    )
+    flags.integer("max_trials", None, "run at most this many trials now")
+    flags.string("priority", "programs", f"order of the trials: {', '.join(PRIORITIES)}")
+    flags.string("match", None, "rescale widths so that arms cost the same: flops or params")
+    flags.string("match_to", None, "the arm to match, field=value,...  (default: the first)")
+
+
+def show_outlook(
+    study: Study, out: str, resources: Resources, retry_failed: bool, choice: Choice
+) -> int:
+    """Print what the study would do; nothing is run or written."""
+    store = Store(out)
+    todo = plan(check(study, store), store, retry_failed=retry_failed)
+    todo = dataclasses.replace(todo, missing=choice.of(todo.trials, todo.missing))
+    print(forecast(todo, store, workers=resources.workers or os.cpu_count() or 1).text())
+    return 0
+
+
+def match(study: Study, flags: Flags) -> Study:
+    """Return the study at the widths that --match and --match_to ask for."""
+    if flags.match is None:
+        return study
+    pairs = [part.partition("=") for part in (flags.match_to or "").split(",") if part]
+    for name, _, _ in pairs:
+        spec.find(study.axes, name, "match_to")
+    return matched(study, flags.match, {k: read(k, text) for k, _, text in pairs} or None)
 
 
 def choose(rest: list[str], flags: Flags) -> Study:
@@ -107,18 +158,10 @@ def load(name: str) -> Study:
     return study
 
 
-def execute(study: Study, out: str, engine: str, resources: Resources, retry_failed: bool) -> int:
-    """Run the study with its progress shown, then print the table and the answer."""
+def execute(study: Study, out: str, **how: Any) -> int:
+    """Run the study as `run_study` with its progress shown, then print the table and the answer."""
     with Progress(study, out) as progress:
-        outcome = run_study(
-            study,
-            out,
-            engine=engine,
-            resources=resources,
-            retry_failed=retry_failed,
-            on_plan=progress.plan,
-            on_event=progress.event,
-        )
+        outcome = run_study(study, out, **how, on_plan=progress.plan, on_event=progress.event)
     return show(outcome, study, Console())
 
 

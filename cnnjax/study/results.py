@@ -79,7 +79,24 @@ def summary(runs: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 def arms(runs: pd.DataFrame, axes: Sequence[str]) -> list[str]:
     """Return the axes that tell arms apart: those with several values, the seed aside."""
-    return [a for a in axes if a != "seed" and runs[a].nunique(dropna=False) > 1] or ["pool"]
+    return independent(runs, [axis for axis in axes if axis != "seed"]) or ["pool"]
+
+
+def independent(runs: pd.DataFrame, axes: Sequence[str]) -> list[str]:
+    """Return the axes with several values that those before them do not decide already.
+
+    One of two axes that are zipped is enough, and widths matched to a pool go with the pool.
+    """
+    kept: list[str] = []
+    for axis in axes:
+        values = [runs[axis]] if not kept else (v for _, v in _by(runs, kept)[axis])
+        if any(v.nunique(dropna=False) > 1 for v in values):
+            kept.append(axis)
+    return kept
+
+
+def _by(runs: pd.DataFrame, axes: Sequence[str]) -> Any:
+    return runs.groupby(list(axes), sort=False, dropna=False)
 
 
 def epochs(store: Store, trials: Sequence[Trial]) -> pd.DataFrame:

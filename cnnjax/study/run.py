@@ -7,10 +7,8 @@ outcome.report, outcome.failed
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,10 +22,13 @@ from cnnjax.study.engines.interface import Event, Job, Resources
 from cnnjax.study.files import everywhere, is_store
 from cnnjax.study.grid import Study, Trial
 from cnnjax.study.rows import failed
+from cnnjax.study.selection import Choice
 from cnnjax.study.store import Store
 from cnnjax.study.work import run_job
 
 ANY_RESOURCES = Resources()
+
+EVERYTHING = Choice()
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def plan(trials: list[Trial], store: Store, *, retry_failed: bool = False) -> Pl
         _check_same(result.get("config"), distinct[name], store)
     kept = {k for k, r in finished.items() if not (retry_failed and r["status"] == "failed")}
     missing = [config for name, config in distinct.items() if name not in kept]
-    return Plan(trials, list(distinct.values()), in_order(missing))
+    return Plan(trials, list(distinct.values()), missing)
 
 
 def run_study(
@@ -85,10 +86,11 @@ def run_study(
     engine: str = "local",
     resources: Resources = ANY_RESOURCES,
     retry_failed: bool = False,
+    choice: Choice = EVERYTHING,
     on_plan: Callable[[Plan], None] = lambda plan: None,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> Outcome:
-    """Run every trial that has no result yet, then write the tables and the report.
+    """Run every trial of `choice` that has no result yet, then write the tables and the report.
 
     ValueError for a mistake, OSError where a file cannot be written, ChildProcessError where
     workers die whatever the trial.
@@ -99,6 +101,7 @@ def run_study(
     with store.lock():
         store.claim(study.describe())
         todo = plan(trials, store, retry_failed=retry_failed)  # not before: another may have run
+        todo = replace(todo, missing=choice.of(todo.trials, todo.missing))
         on_plan(todo)
         work = partial(run_job, out=everywhere(store.root), again=retry_failed)
         jobs = [Job(trial_id(c), to_dict(c), c.threads) for c in todo.missing]
@@ -109,7 +112,7 @@ def run_study(
 
 def _with_folder(resources: Resources, store: Store) -> Resources:
     folder = None if is_store(store.root) else everywhere(store.root / "engine")
-    return dataclasses.replace(resources, folder=folder)
+    return replace(resources, folder=folder)
 
 
 def _recorded(events: Iterator[Event], store: Store, todo: Plan) -> Iterator[Event]:
@@ -154,27 +157,3 @@ def conclude(store: Store, study: Study, trials: list[Trial]) -> Outcome:
     path = report.write(store, study, runs, found)
     failed = int((runs["status"] == "failed").sum())
     return Outcome(runs, path, report.answer(study, runs), failed)
-
-
-def in_order(configs: Sequence[Config]) -> list[Config]:
-    """Return the trials as they start: one of every program, then its repetitions.
-
-    Trials that differ in the seed alone are one program. Started side by side, each would compile
-    it; later ones find it compiled. Within a round dear trials come first, which keeps the workers
-    evenly busy.
-    """
-    rounds: Counter[Config] = Counter()
-    keys = []
-    for config in configs:
-        program = dataclasses.replace(config, seed=0)
-        keys.append((rounds[program], -relative_cost(config)))
-        rounds[program] += 1
-    order = sorted(range(len(configs)), key=keys.__getitem__)
-    return [configs[index] for index in order]
-
-
-def relative_cost(config: Config) -> float:
-    """Return a guess of a trial's cost."""
-    stride = config.stride or 2
-    rows, columns = stride if isinstance(stride, tuple) else (stride, stride)
-    return (config.epochs or 1) / (rows * columns)

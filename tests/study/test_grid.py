@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from cnnjax import data
 from cnnjax.cli.study import load
 from cnnjax.config import Config, trial_id
 from cnnjax.study import grid
-from cnnjax.study.grid import Contrast, Study, Trial
+from cnnjax.study.grid import Condition, Contrast, Range, Study, Trial, sampled
 
 BASE = Config(window=3, padding="CIRCULAR", head="gap")
 
@@ -96,3 +98,80 @@ def test_the_default_study_is_the_one_promised() -> None:
     trials = default.trials()
     assert len(trials) == 63
     assert len({trial_id(t.runs) for t in trials}) == 60
+
+
+def test_zipped_axes_go_together_and_the_rest_is_multiplied() -> None:
+    zipped = dataclasses.replace(
+        study(stride=(2, 3), seed=(0, 1), window=(3, 5)), zipped=(("stride", "window"),)
+    )
+    cells = [(t.config.stride, t.config.window, t.config.seed) for t in zipped.trials()]
+    assert cells == [(2, 3, 0), (2, 3, 1), (3, 5, 0), (3, 5, 1)]
+    fixed = zipped.changed({"stride": (2,)})
+    assert [(t.config.stride, t.config.window) for t in fixed.trials()][:2] == [(2, 3), (2, 5)]
+
+
+@pytest.mark.parametrize(
+    ("zipped", "text"),
+    [
+        ((("stride", "pool"),), "expected equally many values, got stride 2, pool 1"),
+        ((("stride", "window"), ("window", "seed")), "window stands in two groups"),
+        ((("stride", "lr"),), "zipped: unknown name 'lr'"),
+    ],
+)
+def test_zips_that_do_not_fit(zipped: tuple[tuple[str, ...], ...], text: str) -> None:
+    grid_ = study(stride=(2, 3), window=(2, 3), seed=(0, 1), pool=("max",))
+    with pytest.raises(ValueError, match=text):
+        dataclasses.replace(grid_, zipped=zipped)
+
+
+NINTHS = Condition("stride 3 with window 3 only", lambda c: c.stride != 3 or c.window == 3)
+
+
+def test_conditions_leave_cells_out() -> None:
+    some = dataclasses.replace(study(stride=(2, 3), window=(2, 3)), conditions=(NINTHS,))
+    cells = [(t.config.stride, t.config.window) for t in some.trials()]
+    assert cells == [(2, 2), (2, 3), (3, 3)]
+
+
+def test_a_description_knows_zips_conditions_and_expectations() -> None:
+    original = dataclasses.replace(
+        study(stride=(2, 3), window=(2, (3, 2)), padding=("CIRCULAR", "ZEROS"), seed=(0, 1)),
+        conditions=(NINTHS,),
+        zipped=(("padding", "seed"),),
+        contrast=Contrast("accuracy", {"window": (3, 2)}, {"window": 2}, {}, 1, "Zhang 2019", 0.1),
+    )
+    text = json.dumps(original.describe())
+    back = Study.from_description(json.loads(text))
+    assert back.trials() == original.trials() and len(back.trials()) == 4
+    assert json.dumps(back.describe()) == text
+    assert (back.contrast, back.conditions[0].text) == (original.contrast, NINTHS.text)
+
+
+def test_a_description_of_before_zips_is_read() -> None:
+    old = study(stride=(2, 3)).describe()
+    del old["zipped"], old["conditions"]
+    assert Study.from_description(old).trials() == study(stride=(2, 3)).trials()
+
+
+def test_sampling_is_seeded_and_fills_every_slice_once() -> None:
+    ranges = {"lr": Range(1e-4, 1e-1, log=True), "batch_size": Range(8, 64, whole=True)}
+    first = sampled(ranges, count=10, seed=3)
+    assert first == sampled(ranges, count=10, seed=3) != sampled(ranges, count=10, seed=4)
+    slices = np.floor(10 * np.log(np.array(first["lr"]) / 1e-4) / np.log(1e3)).astype(int)
+    assert sorted(slices) == list(range(10))
+    assert all(isinstance(size, int) and 8 <= size <= 64 for size in first["batch_size"])
+    short, long = (sampled(ranges, count=n, method="random") for n in (4, 9))
+    assert short["lr"] == long["lr"][:4]
+    drawn = Study(name="s", question="?", base=BASE, axes=first, zipped=(tuple(first),))
+    assert len(drawn.trials()) == 10
+
+
+def test_ranges_and_contrasts_that_make_no_sense() -> None:
+    with pytest.raises(ValueError, match="range: expected 0 < low < high, got 0 to 1"):
+        Range(0, 1, log=True)
+    with pytest.raises(ValueError, match="method: unknown name 'sobol'"):
+        sampled({"lr": Range(0, 1)}, count=2, method="sobol")
+    with pytest.raises(ValueError, match="expected: expected 1, -1, 0 or None, got 2"):
+        Contrast("accuracy", {}, {}, expected=2)
+    with pytest.raises(ValueError, match="margin: expected=0 needs"):
+        Contrast("accuracy", {}, {}, expected=0)

@@ -14,7 +14,13 @@ paired and the seed is the unit. Every table is tidy: one row a comparison, one 
 `docs/statistics.md` has the definitions, the degenerate cases and the simulations behind them.
 """
 
-from cnnjax.study.statistics.contrast import Difference, compare, default_contrast, sentence
+from cnnjax.study.statistics.contrast import (
+    Difference,
+    compare,
+    default_contrast,
+    expectation,
+    sentence,
+)
 from cnnjax.study.statistics.family import ALPHA, correct, family, sentences
 from cnnjax.study.statistics.images import image_family, mcnemar, mcnemar_sentences
 from cnnjax.study.statistics.paired import LEVEL, Paired, examine, interval
@@ -30,6 +36,7 @@ __all__ = [
     "correct",
     "default_contrast",
     "examine",
+    "expectation",
     "family",
     "image_family",
     "interval",

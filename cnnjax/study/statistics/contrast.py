@@ -16,8 +16,10 @@ import pandas as pd
 
 from cnnjax.config import FIELDS
 from cnnjax.study.grid import Contrast
-from cnnjax.study.results import label
+from cnnjax.study.results import independent, label
 from cnnjax.study.statistics.paired import LEAST_TO_TEST, LEVEL, Paired, examine
+
+MET, NOT_MET, UNDECIDED = "met", "not met", "not distinguishable"
 
 
 @dataclass(frozen=True)
@@ -70,15 +72,16 @@ def compare(runs: pd.DataFrame, contrast: Contrast, *, method: str = "t") -> Dif
         return None
     by_seed = paired.groupby("seed").mean()
     seeds = {seed for side in sides for seed in side["seed"]}
-    found = examine(by_seed.to_numpy(float), method=method)
+    found = examine(by_seed.to_numpy(float), margin=contrast.margin, method=method)
     return Difference(contrast, found, dropped=len(seeds) - found.n)
 
 
 def _inner_axes(sides: Sequence[pd.DataFrame], contrast: Contrast) -> list[str]:
-    """Return the fields, contrast and seed aside, that vary within both arms."""
+    """Return the fields, contrast and seed aside, that vary by themselves within both arms."""
     aside = {"seed", *contrast.arm, *contrast.against, *contrast.where}
     fields = [name for name in FIELDS if name not in aside and name in sides[0]]
-    return [f for f in fields if all(side[f].nunique(dropna=False) > 1 for side in sides)]
+    varying = [independent(side, fields) for side in sides]
+    return [name for name in varying[0] if name in varying[1]]
 
 
 def finite(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -92,6 +95,22 @@ def select(runs: pd.DataFrame, choices: Mapping[str, Any]) -> pd.DataFrame:
     for name, value in choices.items():
         runs = runs[runs[name] == label(value)]
     return runs
+
+
+def expectation(difference: Difference) -> str:
+    """Return how the expected sign fared: met, not met, not distinguishable; "" if none is stated.
+
+    An expected difference of zero is met where the two are equivalent within the margin or equal in
+    every run, and not met where they differ and are not equivalent.
+    """
+    expected, sign = difference.contrast.expected, difference.sign
+    if expected is None:
+        return ""
+    if expected == 0:
+        found = difference.paired
+        alike = found.p_equivalent < 1 - LEVEL or found.low == found.high == 0
+        return MET if alike else (NOT_MET if sign else UNDECIDED)
+    return {expected: MET, 0: UNDECIDED}.get(sign, NOT_MET)
 
 
 def default_contrast(runs: pd.DataFrame, by: Sequence[str]) -> Contrast | None:
@@ -114,13 +133,23 @@ def sentence(difference: Difference | None) -> str:
             f"{arm} minus {against} in {contrast.metric}{where}: {difference.mean:+.3f} on the one "
             "seed run; one seed gives no interval, so the arms are not distinguishable."
         )
-    verdict = {1: "higher", -1: "lower", 0: "not distinguishable"}[difference.sign]
+    verdict = {1: "higher", -1: "lower", 0: UNDECIDED}[difference.sign]
     left_out = f" ({difference.dropped} left out)" if difference.dropped else ""
     return (
         f"{arm} against {against}{where}: {verdict} in {contrast.metric}, difference "
         f"{difference.mean:+.3f}, {100 * LEVEL:.0f} % interval [{difference.low:+.3f}, "
         f"{difference.high:+.3f}], paired over n = {difference.n} seeds{left_out}."
+        f"{_expected(difference)}"
     )
+
+
+def _expected(difference: Difference) -> str:
+    contrast, fared = difference.contrast, expectation(difference)
+    if not fared:
+        return ""
+    source = f" ({contrast.source})" if contrast.source else ""
+    sign = {1: "higher", -1: "lower", 0: f"within ±{contrast.margin}"}[contrast.expected or 0]
+    return f" Expected {sign}{source}: {fared}."
 
 
 def words(choices: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from statsmodels.stats.multitest import multipletests
 
 from cnnjax import spec
 from cnnjax.study.results import HEADLINES, label
-from cnnjax.study.statistics.contrast import finite, words
+from cnnjax.study.statistics.contrast import UNDECIDED, finite, words
 from cnnjax.study.statistics.paired import LEAST_TO_TEST, LEVEL, Paired, examine
 
 ALPHA = round(1 - LEVEL, 10)
@@ -31,7 +31,7 @@ COLUMNS = (
     *("effect", "sd", "margin", "p_equivalent", "p_equivalent_holm", "equivalent"),
     *("verdict", "note"),
 )
-UNDECIDED, EQUAL = "not distinguishable", "equal in every run"
+EQUAL = "equal in every run"
 
 Arm = tuple[Any, ...]
 Pairs = str | Mapping[str, Any]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
 from cnnjax.study.grid import Contrast
-from cnnjax.study.statistics import compare, default_contrast, sentence
+from cnnjax.study.statistics import compare, default_contrast, expectation, sentence
 
 CONTRAST = Contrast("consistency", {"pool": "aps"}, {"pool": "max"}, {"stride": 2})
 
@@ -82,3 +84,25 @@ def test_default_contrast_is_the_second_value_against_the_first() -> None:
     contrast = default_contrast(runs([0.9], [0.5]), ["pool", "stride"])
     assert contrast == Contrast("consistency", {"pool": "aps"}, {"pool": "max"})
     assert default_contrast(runs([0.9], [0.5]).query("pool == 'max'"), ["pool"]) is None
+
+
+def test_expected_signs_are_met_or_not() -> None:
+    clear = runs([0.9, 0.91, 0.9], [0.5, 0.51, 0.52])
+
+    def fared(table: pd.DataFrame, expected: int | None, margin: float | None = None) -> str:
+        contrast = dataclasses.replace(CONTRAST, expected=expected, margin=margin, source="Z 2019")
+        found = compare(table, contrast)
+        assert found is not None
+        if expected is not None:
+            assert sentence(found).endswith(f"(Z 2019): {expectation(found)}.")
+        return expectation(found)
+
+    assert fared(clear, None) == ""
+    assert fared(clear, 1) == "met"
+    assert fared(clear, -1) == "not met"
+    assert fared(runs([0.9, 0.5, 0.7], [0.5, 0.9, 0.7]), 1) == "not distinguishable"
+    assert fared(clear, 0, margin=0.1) == "not met"
+    near = runs([0.9, 0.901, 0.9], [0.9, 0.9, 0.901])
+    assert fared(near, 0, margin=0.1) == "met"
+    assert fared(near, 0, margin=0.0001) == "not distinguishable"
+    assert fared(runs([1.0] * 3, [1.0] * 3), 0, margin=0.1) == "met"
