@@ -30,15 +30,16 @@ def candidates(trials: int) -> Mapping[str, Candidate]:
     """Return the engine and the plain loop over the same empty trials."""
     config = to_dict(Config())
 
-    def jobs() -> list[Job]:
-        root = tempfile.mkdtemp(prefix="cnnjax-bench-")
+    def jobs(root: str) -> list[Job]:
         return [Job(f"{i:012x}", {"out": root, "config": config}) for i in range(trials)]
 
     def engine() -> int:
-        return len(list(run(jobs(), empty_trial, Resources(workers=2))))
+        with tempfile.TemporaryDirectory() as root:
+            return len(list(run(jobs(root), empty_trial, Resources(workers=2))))
 
     def loop() -> int:
-        return len([empty_trial(job, lambda line: None) for job in jobs()])
+        with tempfile.TemporaryDirectory() as root:
+            return len([empty_trial(job, lambda line: None) for job in jobs(root)])
 
     return {"local": Candidate(engine), "loop": Candidate(loop)}
 

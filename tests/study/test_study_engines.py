@@ -65,6 +65,16 @@ def busy_worker(driver: int) -> int:
     raise AssertionError("no worker is busy")
 
 
+def wait_for_training(out: Path) -> None:
+    """Return once a trial that has no result yet is in the middle of its epochs."""
+    for _ in range(3000):
+        for path in out.glob("trials/*/metrics.jsonl"):
+            if not (path.parent / "result.json").exists() and path.stat().st_size:
+                return
+        time.sleep(0.01)
+    raise AssertionError("no trial is training")
+
+
 def left_over(pids: Mapping[int, bytes], seconds: float = 90) -> dict[int, bytes]:
     """Return those of the processes that have not ended within so many seconds."""
     deadline = time.monotonic() + seconds
@@ -98,6 +108,7 @@ def test_kill_9_loses_nothing_finished(
     done = {path: path.read_bytes() for path in out.glob("trials/*/result.json")}
     below = descendants(process.pid)
     if victim == "worker":
+        wait_for_training(out)
         os.kill(busy_worker(process.pid), signal.SIGKILL)
     else:
         process.kill()
