@@ -115,7 +115,7 @@ def _connected(resources: Resources, cpus: float) -> Iterator[Any]:
 
         mine = not ray.is_initialized()
         if mine:
-            start = partial(ray.init, log_to_driver=False, logging_level=logging.ERROR)
+            start: Any = partial(ray.init, log_to_driver=False, logging_level=logging.ERROR)
             if resources.address is None:
                 start = partial(_own_instance, start, resources, cpus)
             else:
