@@ -74,6 +74,7 @@ def nonsense(path: Path) -> None:
     path.write_text('["not", "an", "object"]')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", [cut, nonsense])
 @pytest.mark.parametrize("name", ["result.json", "config.json", "env.json", "metrics.jsonl"])
 def test_a_corrupt_file_costs_at_most_its_trial(
