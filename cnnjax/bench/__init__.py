@@ -15,4 +15,5 @@ WORKLOADS: Mapping[str, tuple[str, str]] = {
     "pooling": ("cnnjax.bench.pooling", "pooling, forward and with its gradient"),
     "conv": ("cnnjax.bench.conv", "convolution and its gradients, alone and inside a scan"),
     "shifts": ("cnnjax.bench.shifts", "all circular shifts by one dense pass, beside rolling"),
+    "engine": ("cnnjax.bench.engine", "what the engine of studies costs a trial"),
 }

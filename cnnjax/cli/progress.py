@@ -52,13 +52,14 @@ class Progress:
     ) -> None:
         if self.bar is not None:
             self.bar.stop()
-        for signum, handler in self._before.items():
-            signal.signal(signum, handler)
         if isinstance(error, KeyboardInterrupt):
+            # The process is about to end: its handlers stay, so that one more Ctrl-C is harmless.
             raise KeyboardInterrupt(
                 f"{self.finished} of {self.total} trials are done and kept in {self.out}; "
                 "the same command goes on from there"
             ) from None
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
 
     def plan(self, plan: Plan) -> None:
         """Take note of what is to do."""

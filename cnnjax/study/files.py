@@ -37,9 +37,7 @@ def place(root: str | os.PathLike[str]) -> Path:
         )
     for package in ("fsspec", STORES[scheme]):
         if importlib.util.find_spec(package) is None:
-            raise ValueError(
-                f"--out={os.fspath(root)}: needs the package {package}; pip install it"
-            )
+            raise ValueError(f"--out={os.fspath(root)}: needs {package}, which is not installed")
     from etils import epath
 
     return epath.Path(root)

@@ -20,6 +20,10 @@ from typing import Any
 
 MAX_CRASHES = 2
 MAX_LOST_IN_A_ROW = 3
+# Variables that workers elsewhere get from the driver: what a node has set, such as another number
+# of CPU devices, would change the last bits of results. UNSET is what they are when not set here.
+SHARED = ("CNNJAX_", "JAX_", "XLA_")
+UNSET = {"JAX_NUM_CPU_DEVICES": "-1", "XLA_FLAGS": ""}
 
 
 @dataclass(frozen=True)
@@ -111,8 +115,8 @@ def attempt(work: Work, job: Job, report: Report) -> Event:
 
 def environment(job: Job, gpus: float) -> dict[str, str]:
     """Return the variables that a worker of a cluster needs before it imports JAX."""
-    ours = {name: value for name, value in os.environ.items() if name.startswith("CNNJAX_")}
-    variables = {**ours, "NPROC": str(job.threads)}
+    here = {k: v for k, v in os.environ.items() if k.startswith(SHARED) and k != "JAX_PLATFORMS"}
+    variables = {**UNSET, **here, "NPROC": str(job.threads)}
     if gpus == 0:
         variables["JAX_PLATFORMS"] = "cpu"  # a trial that asked for no GPU must not take one
     elif gpus < 1:

@@ -64,7 +64,7 @@ def run(jobs: Sequence[Job], work: Work, resources: Resources) -> Iterator[Event
 def _check(resources: Resources) -> int:
     if resources.gpus or resources.cpus is not None or resources.address or resources.options:
         raise ValueError(
-            "engine: 'local' takes --workers only; --gpus, --cpus, --address and --cluster are for "
+            "engine: 'local' takes --workers only; --gpus, --cpus, --address and --slurm are for "
             "--engine=ray or slurm"
         )
     cores = os.cpu_count() or 1

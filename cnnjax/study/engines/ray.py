@@ -44,7 +44,7 @@ def run(jobs: Sequence[Job], work: Work, resources: Resources) -> Iterator[Event
     ValueError where no node is large enough, ConnectionError where no cluster answers.
     """
     if resources.options:
-        raise ValueError("cluster: is for --engine=slurm, not for --engine=ray")
+        raise ValueError("slurm: options of --engine=slurm, not of --engine=ray")
     queue = Queue(collections.deque(jobs))
     most = max((job.threads for job in jobs), default=1)
     with _connected(resources, resources.cpus or most) as ray:
@@ -115,7 +115,7 @@ def _connected(resources: Resources, cpus: float) -> Iterator[Any]:
 
         mine = not ray.is_initialized()
         if mine:
-            start = partial(ray.init, log_to_driver=False, logging_level=logging.ERROR)
+            start: Any = partial(ray.init, log_to_driver=False, logging_level=logging.ERROR)
             if resources.address is None:
                 start = partial(_own_instance, start, resources, cpus)
             else:

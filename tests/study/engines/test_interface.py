@@ -79,6 +79,13 @@ def test_a_worker_is_told_its_share_of_the_machine(monkeypatch: pytest.MonkeyPat
     told = environment(Job("a", {}, 3), 0)
     assert (told["NPROC"], told["JAX_PLATFORMS"], told["CNNJAX_DATA"]) == ("3", "cpu", "there")
     assert "HOME" not in told
+    # A node's own settings would change the last bits: the driver's hold, also where it has none.
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "4")
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    told = environment(A, 0)
+    assert (told["JAX_NUM_CPU_DEVICES"], told["XLA_FLAGS"]) == ("4", "")
+    monkeypatch.delenv("JAX_NUM_CPU_DEVICES")
+    assert environment(A, 0)["JAX_NUM_CPU_DEVICES"] == "-1"
     assert environment(A, 0.25)["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.225"
     for gpus in (0.25, 1, 2):
         assert "JAX_PLATFORMS" not in environment(A, gpus)
