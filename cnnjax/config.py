@@ -222,6 +222,12 @@ class Config:
     unit: str = knob(
         "step", choice(("step", "epoch")), "what is sent to the device at a time", identity=False
     )
+    data_workers: int | None = knob(
+        None,
+        integer(0),
+        "processes that read the images through Grain, 0 for threads (default: from memory)",
+        identity=False,
+    )
     checkpoint_every: int | None = knob(
         None, integer(1), "steps between checkpoints (default: none)", identity=False
     )

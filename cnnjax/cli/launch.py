@@ -6,14 +6,16 @@ Run one training in N processes of this machine, which share its devices.
 
 When one process dies all are stopped and started again, from the last checkpoint (give --out and
 --checkpoint_every), at most R times. SIGTERM makes them save and end with status 75: the same
-command goes on. On a CPU, JAX_NUM_CPU_DEVICES says how many devices each process has; under srun or
-mpirun start `cnnjax train` itself, the processes find each other.
+command goes on. Where the launcher itself is killed they end with it. On a CPU,
+JAX_NUM_CPU_DEVICES says how many devices each process has; under srun or mpirun start `cnnjax
+train` itself, the processes find each other.
 """
 
 from __future__ import annotations
 
 import collections
 import contextlib
+import os
 import re
 import signal
 import subprocess
@@ -25,7 +27,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from cnnjax.cli.flags import Flags
-from cnnjax.train.processes import free_port
+from cnnjax.train.processes import LAUNCHER, free_port
 
 RESUMABLE, GAVE_UP = 75, 70
 # What every process finds for itself: mistakes, failed trainings, requests to stop.
@@ -106,6 +108,7 @@ def start(command: Sequence[str], count: int) -> list[Member]:
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
+            env={**os.environ, LAUNCHER: str(os.getpid())},
         )
         members.append(Member(index, process))
         attend(members[-1])

@@ -17,16 +17,14 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from cnnjax.config import Config, to_dict, trial_id
+from cnnjax.train.lifeline import end_with
 
 MAX_CRASHES = 2
-ORPHAN_CHECK_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -143,12 +141,13 @@ def _stop(worker: Worker) -> None:
 def _work(pipe: Any, out: str, threads: int, parent: int) -> None:
     """Run trials as they come, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    end_with(parent)  # no trial may run twice after a restart
     os.environ["NPROC"] = str(threads)
     from cnnjax.config import from_dict
     from cnnjax.study.compilation import use_cache
     from cnnjax.study.store import Store
     from cnnjax.study.trial import run_in
+    from cnnjax.train.watch import OnEpoch
 
     use_cache()
     with contextlib.suppress(EOFError, BrokenPipeError):
@@ -156,15 +155,9 @@ def _work(pipe: Any, out: str, threads: int, parent: int) -> None:
             config = from_dict(pipe.recv())
             try:
                 files = Store(out).trial(trial_id(config))
-                result = run_in(files, config, lambda line: pipe.send(("epoch", line)))
+                watch = OnEpoch(lambda line: pipe.send(("epoch", line)))
+                result = run_in(files, config, watch)
             except OSError as error:
                 pipe.send(("error", error))
                 return
             pipe.send((result["status"], result))
-
-
-def _watch(parent: int) -> None:
-    """End this process when its parent is gone, so that no trial runs twice after a restart."""
-    while os.getppid() == parent:
-        time.sleep(ORPHAN_CHECK_SECONDS)
-    os._exit(1)

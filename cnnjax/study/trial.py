@@ -24,15 +24,11 @@ from cnnjax.study.environment import describe
 from cnnjax.study.judge import guarantee, judge
 from cnnjax.study.store import TrialFiles
 from cnnjax.train.checkpoints import Checkpoints
-from cnnjax.train.fit import Diverged
+from cnnjax.train.fit import Diverged, Report, ignore
 from cnnjax.train.training import Stopped, train
+from cnnjax.train.watch import NOBODY, Callback
 
-Report = Callable[[dict[str, Any]], None]
 Stop = Callable[[], bool]
-
-
-def ignore(line: Any) -> None:
-    """Report to nobody."""
 
 
 def run(config: Config, out_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
@@ -54,7 +50,7 @@ def run(config: Config, out_dir: str | os.PathLike[str] | None = None) -> dict[s
 
 
 def run_in(
-    files: TrialFiles, config: Config, report: Report = ignore, stop: Stop | None = None
+    files: TrialFiles, config: Config, watch: Callback = NOBODY, stop: Stop | None = None
 ) -> dict[str, Any]:
     """Run a trial and keep its files; one that fails is finished too, with its reason.
 
@@ -63,22 +59,34 @@ def run_in(
     """
     refuse_another(files, config)
     files.start(to_dict(config), describe(threads=config.threads))
+    result = _header(config) | {"status": "stopped"}
+    try:
+        watch.start(_header(config))
+        result = _concluded(files, config, watch, stop)
+        files.finish(result)
+    finally:
+        watch.end(result)
+    return result
+
+
+def _concluded(
+    files: TrialFiles, config: Config, watch: Callback, stop: Stop | None
+) -> dict[str, Any]:
+    """Return the result of a trial, whether it is done or has failed."""
 
     def on_epoch(line: dict[str, Any]) -> None:
         files.log(line)
-        report(line)
+        watch.epoch(line)
 
     try:
         with Checkpoints(
             files.root / "checkpoints", owner=identity(config), keep=config.checkpoint_keep
         ) as checkpoints:
-            result = measure(config, on_epoch, files.save_variables, checkpoints, stop)
+            return measure(config, on_epoch, files.save_variables, checkpoints, stop)
     except (OSError, Stopped):
         raise  # a full disk or a missing data file is not the trial's own failure
     except Exception as error:
-        result = _header(config) | {"status": "failed", "reason": _reason(error)}
-    files.finish(result)
-    return result
+        return _header(config) | {"status": "failed", "reason": _reason(error)}
 
 
 def refuse_another(files: TrialFiles, config: Config) -> None:
@@ -96,7 +104,7 @@ def refuse_another(files: TrialFiles, config: Config) -> None:
 def measure(
     config: Config,
     on_epoch: Report = ignore,
-    keep: Report = ignore,
+    keep: Callable[[Mapping[str, np.ndarray]], None] = ignore,
     checkpoints: Checkpoints | None = None,
     stop: Stop | None = None,
 ) -> dict[str, Any]:

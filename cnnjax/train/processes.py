@@ -3,6 +3,7 @@
     join(coordinator="127.0.0.1:9876", num_processes=2, process_id=0)   # before the first array
     asked_to_stop(step)             # the same answer in every process
     is_first()                      # the one that writes
+end_with_launcher()             # never outlive `cnnjax launch`
 
 Under Slurm (srun) and Open MPI (mpirun) `join()` finds everything by itself. When one process dies
 the others cannot go on: `cnnjax launch` stops and restarts all of them.
@@ -16,10 +17,14 @@ import time
 
 import jax
 
+from cnnjax.train.lifeline import end_with
+
 HEARTBEAT_SECONDS = 10
 MEETING_SECONDS = 60
 # What a process of several finds in its environment: its manager's count of processes.
 MANAGERS = {"Slurm": "SLURM_STEP_NUM_TASKS", "Open MPI": "OMPI_COMM_WORLD_SIZE"}
+# In the environment of a process of `cnnjax launch`: the launcher's id.
+LAUNCHER = "CNNJAX_LAUNCHER"
 
 
 def join(
@@ -87,6 +92,12 @@ def asked_to_stop(step: int) -> bool:
     from jax.experimental import multihost_utils
 
     return multihost_utils.reached_preemption_sync_point(step)
+
+
+def end_with_launcher() -> None:
+    """End this process with the `cnnjax launch` that started it, where one did."""
+    if launcher := os.environ.pop(LAUNCHER, None):
+        end_with(int(launcher))
 
 
 def _check_free(port: int) -> None:

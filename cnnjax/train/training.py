@@ -8,7 +8,6 @@ the same bits as one that was never stopped.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,11 +16,13 @@ import jax
 
 from cnnjax import build
 from cnnjax.config import Config
-from cnnjax.data import Dataset
+from cnnjax.data import Dataset, Split
 from cnnjax.train import processes
+from cnnjax.train.batches import feed
 from cnnjax.train.checkpoints import Checkpoints
 from cnnjax.train.epoch import fit_in_chunks, many_steps
 from cnnjax.train.fit import Diverged, Report, fit, ignore, never
+from cnnjax.train.loader import Loader, Pairs
 from cnnjax.train.parallel import Plan, make_plan
 from cnnjax.train.progress import Progress
 from cnnjax.train.step import Method, TrainState, create_state, train_step
@@ -52,33 +53,42 @@ def train(
     tx = build.build_optimizer(config, steps)
     state = first_state(config, plan, net, tx, dataset)
     state, progress = resumed(state, checkpoints, on_epoch)
-    loop = functools.partial(
-        _loop(config, plan, build_step(config, plan, net, tx, dataset)),
-        state,
-        dataset.train,
-        epochs=build.epochs(config),
-        batch_size=config.batch_size,
-        seed=config.seed,
-        on_epoch=on_epoch,
-        between=saver(checkpoints, config.checkpoint_every, stop),
-        progress=progress,
-    )
+    loop = _loop(config, plan, build_step(config, plan, net, tx, dataset), dataset.train)
     try:
-        return plan.collect(loop().variables)
+        state = loop(
+            state,
+            epochs=build.epochs(config),
+            on_epoch=on_epoch,
+            between=saver(checkpoints, config.checkpoint_every, stop),
+            progress=progress,
+        )
+        return plan.collect(state.variables)
     except Diverged as error:
         last = None if checkpoints is None else checkpoints.last
         known = "no checkpoint" if last is None else f"last good checkpoint: step {last}"
         raise Diverged(f"{error}; {known}", error.step) from None
 
 
-def _loop(config: Config, plan: Plan, step: Any) -> Any:
+def _loop(config: Config, plan: Plan, step: Any, split: Split) -> Callable[..., TrainState]:
+    """Return (state, epochs=, on_epoch=, between=, progress=) -> the state after all epochs."""
+    reading: Any = {"batch_size": config.batch_size, "seed": config.seed}
     if config.unit == "epoch":
+        if config.data_workers is not None:
+            raise ValueError("unit: expected step with data_workers, got 'epoch'")
         chunk = plan.compile_chunk(many_steps(step))
-        return functools.partial(
-            fit_in_chunks, chunk, every=config.checkpoint_every, put=plan.replicate
-        )
-    part = plan.rows(config.batch_size)
-    return functools.partial(fit, plan.compile(step), place=plan.place, part=part)
+        place: Any = {"every": config.checkpoint_every, "put": plan.replicate}
+        return lambda state, **how: fit_in_chunks(chunk, state, split, **reading, **place, **how)
+    compiled, part = plan.compile(step), plan.rows(config.batch_size)
+
+    def loop(state: TrainState, **how: Any) -> TrainState:
+        if config.data_workers is None:
+            batches = feed(split, **reading, part=part)
+            return fit(compiled, state, batches, place=plan.place, **how)
+        workers = config.data_workers
+        with Loader(Pairs(split), **reading, part=part, workers=workers) as loader:
+            return fit(compiled, state, loader, place=plan.place, **how)
+
+    return loop
 
 
 def resumed(

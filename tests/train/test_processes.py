@@ -109,6 +109,62 @@ def test_all_stop_and_start_again_when_one_dies(capsys: Any) -> None:
     assert [member.status for member in started[0]] == [-signal.SIGKILL, -signal.SIGKILL]
 
 
+PARENT = """
+import subprocess, sys, time
+code = "import os, time; from cnnjax.train.lifeline import end_with; end_with(os.getppid());"
+child = subprocess.Popen([sys.executable, "-c", code + "print(1, flush=True); time.sleep(60)"])
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_process_ends_with_its_parent() -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child, ready = int(parent.stdout.readline()), parent.stdout.readline()
+    assert ready == "1\n" and alive(child)
+    parent.kill()
+    parent.communicate()
+    assert gone([child], seconds=5)
+
+
+@pytest.mark.slow
+def test_kill_9_of_the_launcher_ends_its_processes(tmp_path: Path) -> None:
+    """And the same command goes on from the last checkpoint, to the bits of an undisturbed run."""
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    words, env = [*WORDS, "--epochs=20", "--checkpoint_every=3"], environment(tmp_path, 1)
+    run([*words, f"--out={calm}"], 2, env)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cnnjax", "launch", "--nproc=2", "--", "train", *words,
+         f"--out={killed}"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    while not (killed / "checkpoints" / "6").exists():
+        time.sleep(0.02)
+    workers = children(process.pid)
+    assert len(workers) == 2
+    process.kill()
+    process.wait()
+    assert gone(workers, seconds=10)
+    assert not (killed / "result.json").exists()
+    run([*words, f"--out={killed}"], 2, env)
+    assert (variables(killed) == variables(calm)).all()
+
+
+def alive(pid: int) -> bool:
+    """Return whether a process runs; one that has ended and waits for its parent does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def gone(pids: list[int], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while any(map(alive, pids)) and time.monotonic() < end:
+        time.sleep(0.05)
+    return not any(map(alive, pids))
+
+
 def test_it_gives_up(capsys: Any) -> None:
     assert launch.supervise(lambda: members("import sys; sys.exit(134)", SLEEP), 1) == 70
     errors = capsys.readouterr().err.splitlines()
