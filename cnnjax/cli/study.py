@@ -18,6 +18,7 @@ import importlib.util
 import os
 import pkgutil
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -28,6 +29,7 @@ from cnnjax.config import Config
 from cnnjax.study import report, results
 from cnnjax.study.grid import Study
 from cnnjax.study.run import Outcome, run_study
+from cnnjax.study.seeds import SEEDS_STRATEGIES
 from cnnjax.study.table import print_table
 
 DEFAULT = "pooling_and_stride"
@@ -40,13 +42,25 @@ def main(words: list[str]) -> int:
     flags.config(sweep=True)
     flags.string("out", None, "directory of the study (default: runs/NAME)")
     flags.integer("workers", None, "trials at a time; never changes a result (default: cores)")
+    flags.string(
+        "seeds_strategy",
+        None,
+        f"how the seeds of an arm run: {', '.join(SEEDS_STRATEGIES)} "
+        "(default: processes on CPU, vmapped on accelerators)",
+    )
     flags.boolean("retry_failed", "run failed trials again")
     rest = flags.parse(words)
     if rest is None:
         return 0
     study = choose(rest, flags)
     out = flags.out or os.path.join("runs", study.name)
-    return execute(study, out, flags.workers or os.cpu_count() or 1, flags.retry_failed)
+    return execute(
+        study,
+        out,
+        workers=flags.workers or os.cpu_count() or 1,
+        seeds_strategy=flags.seeds_strategy,
+        retry_failed=flags.retry_failed,
+    )
 
 
 def choose(rest: list[str], flags: Flags) -> Study:
@@ -79,17 +93,10 @@ def load(name: str) -> Study:
     return study
 
 
-def execute(study: Study, out: str, workers: int, retry_failed: bool) -> int:
-    """Run the study with its progress shown, then print the table and the answer."""
+def execute(study: Study, out: str, **how: Any) -> int:
+    """Run the study as `run_study` with its progress shown, then print the table and the answer."""
     with Progress(study, out) as progress:
-        outcome = run_study(
-            study,
-            out,
-            workers=workers,
-            retry_failed=retry_failed,
-            on_plan=progress.plan,
-            on_event=progress.event,
-        )
+        outcome = run_study(study, out, **how, on_plan=progress.plan, on_event=progress.event)
     return show(outcome, study, Console())
 
 

@@ -6,6 +6,8 @@ outcome.report, outcome.failed
 
 from __future__ import annotations
 
+import collections
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +17,9 @@ import pandas as pd
 from cnnjax import data
 from cnnjax.config import Config, trial_id
 from cnnjax.study import grid, report, results
-from cnnjax.study.engine import Event, run_trials
+from cnnjax.study.engine import Event
 from cnnjax.study.grid import Study, Trial
+from cnnjax.study.seeds import SEEDS_STRATEGIES, chosen
 from cnnjax.study.store import Store
 
 
@@ -49,7 +52,7 @@ def plan(study: Study, store: Store, *, retry_failed: bool = False) -> Plan:
     finished = store.results(map(trial_id, distinct))
     kept = {k for k, r in finished.items() if not (retry_failed and r["status"] == "failed")}
     missing = [config for config in distinct if trial_id(config) not in kept]
-    return Plan(trials, distinct, sorted(missing, key=relative_cost, reverse=True))
+    return Plan(trials, distinct, in_order(missing))
 
 
 def run_study(
@@ -57,18 +60,22 @@ def run_study(
     out: str | Path,
     *,
     workers: int,
+    seeds_strategy: str | None = None,
     retry_failed: bool = False,
     on_plan: Callable[[Plan], None] = lambda plan: None,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> Outcome:
-    """Run every trial that has no result yet, then write the tables and the report."""
+    """Run every trial that has no result yet, then write the tables and the report.
+
+    seeds_strategy: a row of SEEDS_STRATEGIES, None for the platform's own.
+    """
+    run = SEEDS_STRATEGIES[chosen(seeds_strategy)]
     store = Store(out)
     todo = plan(study, store, retry_failed=retry_failed)
     with store.lock():
         store.claim(study.describe())
         on_plan(todo)
-        for event in run_trials(todo.missing, str(store.root), workers=workers):
-            on_event(event)
+        run(todo.missing, str(store.root), workers=workers, on_event=on_event)
         return conclude(store, study, todo.trials)
 
 
@@ -79,6 +86,20 @@ def conclude(store: Store, study: Study, trials: list[Trial]) -> Outcome:
     path = report.write(store, study, runs, found)
     failed = int((runs["status"] == "failed").sum())
     return Outcome(runs, path, report.answer(study, runs), failed)
+
+
+def in_order(configs: list[Config]) -> list[Config]:
+    """Return the configs with one seed of every arm first: the others find it compiled.
+
+    Among those dear trials come first, which keeps the workers evenly busy.
+    """
+    ranks = collections.Counter[Config]()
+    keys = {}
+    for config in configs:
+        arm = dataclasses.replace(config, seed=0)
+        keys[config] = (ranks[arm], -relative_cost(config))
+        ranks[arm] += 1
+    return sorted(configs, key=keys.__getitem__)
 
 
 def relative_cost(config: Config) -> float:

@@ -14,12 +14,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
 from cnnjax import build, data
 from cnnjax.config import SCHEMA, Config, from_dict, identity, to_dict, trial_id
+from cnnjax.data import Dataset
 from cnnjax.study.environment import describe
 from cnnjax.study.judge import guarantee, judge
 from cnnjax.study.store import TrialFiles
@@ -28,6 +30,7 @@ from cnnjax.train.fit import Diverged, Report, ignore
 from cnnjax.train.training import Stopped, train
 from cnnjax.train.watch import NOBODY, Callback
 
+Keep = Callable[[Mapping[str, np.ndarray]], None]
 Stop = Callable[[], bool]
 
 
@@ -59,9 +62,9 @@ def run_in(
     """
     refuse_another(files, config)
     files.start(to_dict(config), describe(threads=config.threads))
-    result = _header(config) | {"status": "stopped"}
+    result = header(config) | {"status": "stopped"}
     try:
-        watch.start(_header(config))
+        watch.start(header(config))
         result = _concluded(files, config, watch, stop)
         files.finish(result)
     finally:
@@ -86,7 +89,7 @@ def _concluded(
     except (OSError, Stopped):
         raise  # a full disk or a missing data file is not the trial's own failure
     except Exception as error:
-        return _header(config) | {"status": "failed", "reason": _reason(error)}
+        return failure(config, error)
 
 
 def refuse_another(files: TrialFiles, config: Config) -> None:
@@ -104,7 +107,7 @@ def refuse_another(files: TrialFiles, config: Config) -> None:
 def measure(
     config: Config,
     on_epoch: Report = ignore,
-    keep: Callable[[Mapping[str, np.ndarray]], None] = ignore,
+    keep: Keep = ignore,
     checkpoints: Checkpoints | None = None,
     stop: Stop | None = None,
 ) -> dict[str, Any]:
@@ -114,20 +117,40 @@ def measure(
     dataset = data.load(config.dataset, config.data_dir)
     net = build.build_net(config, dataset.num_classes, dataset.image_shape)
     variables = train(config, net, dataset, on_epoch, checkpoints=checkpoints, stop=stop)
-    trained = time.perf_counter()
+    trained = time.perf_counter() - start
+    return row(config, net, variables, dataset, keep, seconds=trained)
+
+
+def row(
+    config: Config,
+    net: nn.Module,
+    variables: Any,
+    dataset: Dataset,
+    keep: Keep = ignore,
+    *,
+    seconds: float,
+) -> dict[str, Any]:
+    """Measure a network that took `seconds` to train; return its row."""
+    start = time.perf_counter()
     metrics, places = judge(config, net, variables, dataset)
     arrays = flat(variables)
     keep(arrays)
-    return _header(config) | {
+    return header(config) | {
         "status": "done",
         "metrics": metrics,
         "places": places,
         "certificate": guarantee(config, net, variables, dataset),
         "data_sha256": dataset.checksum,
         "variables_sha256": fingerprint(arrays),
-        "seconds_training": trained - start,
-        "seconds": time.perf_counter() - start,
+        "seconds_training": seconds,
+        "seconds": seconds + time.perf_counter() - start,
     }
+
+
+def failure(config: Config, error: Exception) -> dict[str, Any]:
+    """Return the row of a trial that failed."""
+    reason = f"diverged: {error}" if isinstance(error, Diverged) else _first_line(error)
+    return header(config) | {"status": "failed", "reason": reason}
 
 
 def limit_threads(threads: int) -> None:
@@ -150,11 +173,10 @@ def fingerprint(arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _header(config: Config) -> dict[str, Any]:
+def header(config: Config) -> dict[str, Any]:
+    """Return what a trial's row begins with."""
     return {"id": trial_id(config), "schema": SCHEMA, "config": to_dict(config)}
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, Diverged):
-        return f"diverged: {error}"
+def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
