@@ -248,6 +248,9 @@ class Config:
                 f"bn_scope: 'device' needs parallel='pmap', got parallel={self.parallel!r}"
             )
 
+        if self.unit == "epoch" and self.data_workers is not None:
+            raise ValueError("unit: expected 'step' with data_workers, got 'epoch'")
+
     def _drop_window_not_taken(self) -> None:
         # A method without a window is one arm, whatever window its neighbours in a sweep have.
         if self.pool is not None and "window" not in pooling.parse(self.pool)[0].takes:

@@ -67,8 +67,11 @@ def main(words: list[str]) -> int:
     flags = Flags("launch", __doc__ or "")
     flags.integer("nproc", None, "processes to start")
     flags.integer("max_restarts", 3, "how often all are started again", least=0)
-    if flags.parse(words[:cut]) is None:
+    rest = flags.parse(words[:cut])
+    if rest is None:
         return 0
+    if rest:
+        raise ValueError(f"expected flags only before --, got {' '.join(rest)!r}")
     command = words[cut + 1 :]
     if flags.nproc is None:
         raise ValueError("nproc: expected --nproc=N, got none")

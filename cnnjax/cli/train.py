@@ -28,7 +28,8 @@ from cnnjax import build, data
 from cnnjax.cli.flags import Flags
 from cnnjax.config import Config, identity
 from cnnjax.study.compilation import use_cache
-from cnnjax.study.trial import TrialFiles, limit_threads, measure, run, run_in
+from cnnjax.study.store import Store, TrialFiles
+from cnnjax.study.trial import limit_threads, measure, run, run_in
 from cnnjax.train import processes
 from cnnjax.train.checkpoints import Checkpoints
 from cnnjax.train.cost import cost
@@ -49,6 +50,8 @@ def main(words: list[str]) -> int:
     if rest:
         raise ValueError(f"expected flags only, got {' '.join(rest)!r}")
     config = Config(**{name: values[0] for name, values in flags.given_config().items()})
+    if flags.out == "":
+        raise ValueError("out: expected a directory, got ''")
     if config.checkpoint_every and flags.out is None:
         raise ValueError("checkpoint_every: expected --out=DIR, where checkpoints are kept")
     watch = _watch(flags.watch, flags.out)
@@ -128,7 +131,8 @@ def _run(config: Config, out: str | None, watch: list[Callback]) -> dict[str, An
         return run(config, out)
     if processes.is_first():
         try:
-            return run_in(files, config, Several([show, *watch]), stop=on_sigterm())
+            with Store(out).lock():
+                return run_in(files, config, Several([show, *watch]), stop=on_sigterm())
         except KeyboardInterrupt:
             raise KeyboardInterrupt("the same command goes on from the last checkpoint") from None
     with Checkpoints(files.root / "checkpoints", owner=identity(config)) as checkpoints:

@@ -129,7 +129,7 @@ class Store:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise BlockingIOError(
-                    f"--out={self.root} is in use by a running study; wait for it or stop it"
+                    f"--out={self.root} is in use by a running command; wait for it or stop it"
                 ) from None
             yield
 

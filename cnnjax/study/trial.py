@@ -97,6 +97,10 @@ def refuse_another(files: TrialFiles, config: Config) -> None:
     try:
         there = trial_id(from_dict(files.config()))
     except FileNotFoundError:
+        if (files.root / "config.json").exists():
+            raise FileExistsError(
+                f"{files.root} holds a config.json that is no trial's; choose a new directory"
+            ) from None
         return
     except (ValueError, TypeError):
         there = "of another version"

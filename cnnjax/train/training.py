@@ -8,6 +8,7 @@ the same bits as one that was never stopped.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -51,9 +52,9 @@ def train(
     plan.check(batch_size=config.batch_size, microbatches=config.microbatches, unit=config.unit)
     steps = build.epochs(config) * build.steps_per_epoch(config, dataset)
     tx = build.build_optimizer(config, steps)
+    loop = _loop(config, plan, build_step(config, plan, net, tx, dataset), dataset.train)
     state = first_state(config, plan, net, tx, dataset)
     state, progress = resumed(state, checkpoints, on_epoch)
-    loop = _loop(config, plan, build_step(config, plan, net, tx, dataset), dataset.train)
     try:
         state = loop(
             state,
@@ -73,19 +74,18 @@ def _loop(config: Config, plan: Plan, step: Any, split: Split) -> Callable[..., 
     """Return (state, epochs=, on_epoch=, between=, progress=) -> the state after all epochs."""
     reading: Any = {"batch_size": config.batch_size, "seed": config.seed}
     if config.unit == "epoch":
-        if config.data_workers is not None:
-            raise ValueError("unit: expected step with data_workers, got 'epoch'")
         chunk = plan.compile_chunk(many_steps(step))
         place: Any = {"every": config.checkpoint_every, "put": plan.replicate}
         return lambda state, **how: fit_in_chunks(chunk, state, split, **reading, **place, **how)
-    compiled, part = plan.compile(step), plan.rows(config.batch_size)
+    compiled = plan.compile(step)
+    reading["part"] = plan.rows(config.batch_size)
+    if config.data_workers is None:
+        batches = feed(split, **reading)
+        return functools.partial(fit, compiled, feed=batches, place=plan.place)
+    loader = Loader(Pairs(split), **reading, workers=config.data_workers)
 
     def loop(state: TrainState, **how: Any) -> TrainState:
-        if config.data_workers is None:
-            batches = feed(split, **reading, part=part)
-            return fit(compiled, state, batches, place=plan.place, **how)
-        workers = config.data_workers
-        with Loader(Pairs(split), **reading, part=part, workers=workers) as loader:
+        with loader:
             return fit(compiled, state, loader, place=plan.place, **how)
 
     return loop

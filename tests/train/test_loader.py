@@ -9,17 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
+from process_table import gone
 
+from cnnjax import build, data
 from cnnjax.cli import main
 from cnnjax.config import Config
 from cnnjax.data import Split
-from cnnjax.study.store import TrialFiles
-from cnnjax.study.trial import run_in
 from cnnjax.train.batches import WHOLE, Batch, feed
+from cnnjax.train.checkpoints import Checkpoints
 from cnnjax.train.loader import Loader, Pairs
-from cnnjax.train.training import Stopped
+from cnnjax.train.training import Stopped, train
 
 pytestmark = pytest.mark.extra
 grain = pytest.importorskip("grain")
@@ -114,38 +116,38 @@ def test_orbax_keeps_the_iterator(tmp_path: Path) -> None:
 
 
 CONFIG = Config(
-    dataset="digits_canvas:side=18:scale=1:train=44:test=20",
-    epochs=3,
+    dataset="digits_canvas:side=12:scale=1:train=44:test=20",
+    epochs=2,
     batch_size=8,
     widths=(2,),
     dense=(),
     dropout=0.3,
     head="gap",
-    eval_places=2,
-    battery="none",
     data_workers=0,
 )
 
 
 def test_training_ends_in_the_same_bits_stopped_or_not(tmp_path: Path) -> None:
-    memory = run_in(TrialFiles(tmp_path / "memory"), replace(CONFIG, data_workers=None))
-    for steps in (3, 5):
-        left = iter(range(steps))
-        with pytest.raises(Stopped):
-            run_in(
-                TrialFiles(tmp_path / "out"),
+    """Stopped in the middle of the second epoch."""
+    dataset = data.load(CONFIG.dataset)
+    net = build.build_net(CONFIG, dataset.num_classes, dataset.image_shape)
+    expected = train(replace(CONFIG, data_workers=None), net, dataset)
+    left = iter(range(8))
+    with Checkpoints(tmp_path / "c", owner={}) as checkpoints:
+        with pytest.raises(Stopped, match="after step 9"):
+            train(
                 CONFIG,
-                stop=lambda left=left: next(left, None) is None,  # type: ignore[misc]
+                net,
+                dataset,
+                checkpoints=checkpoints,
+                stop=lambda: next(left, None) is None,
             )
-    read = run_in(TrialFiles(tmp_path / "out"), CONFIG)
-    assert read["variables_sha256"] == memory["variables_sha256"]
-    assert read["metrics"] == memory["metrics"]
+        found = train(CONFIG, net, dataset, checkpoints=checkpoints)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 @pytest.mark.slow
 def test_worker_processes_end_with_a_killed_owner() -> None:
-    from test_processes import gone  # type: ignore[import-not-found]
-
     owner = subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None
     workers = [int(pid) for pid in owner.stdout.readline().split()]
@@ -159,6 +161,7 @@ OWNER = """
 import multiprocessing, time
 import numpy as np
 from cnnjax.data import Split
+from cnnjax.train.checkpoints import Checkpoints
 from cnnjax.train.loader import Loader, Pairs
 
 if __name__ == "__main__":
@@ -174,7 +177,7 @@ if __name__ == "__main__":
 def test_mistakes_are_one_line(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["train", "--dataset=digits:train=40:test=20", "--data_workers=1"]
     assert main([*words, "--unit=epoch"]) == 2
-    assert "unit: expected step with data_workers, got 'epoch'" in capsys.readouterr().err
+    assert "unit: expected 'step' with data_workers, got 'epoch'" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "grain", None)
     assert main(words) == 2
     errors = capsys.readouterr().err

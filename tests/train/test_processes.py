@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from process_table import alive, children, gone
 
 from cnnjax.cli import launch, main
 from cnnjax.study.store import TrialFiles
@@ -150,21 +151,6 @@ def test_kill_9_of_the_launcher_ends_its_processes(tmp_path: Path) -> None:
     assert (variables(killed) == variables(calm)).all()
 
 
-def alive(pid: int) -> bool:
-    """Return whether a process runs; one that has ended and waits for its parent does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def gone(pids: list[int], seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while any(map(alive, pids)) and time.monotonic() < end:
-        time.sleep(0.05)
-    return not any(map(alive, pids))
-
-
 def test_it_gives_up(capsys: Any) -> None:
     assert launch.supervise(lambda: members("import sys; sys.exit(134)", SLEEP), 1) == 70
     errors = capsys.readouterr().err.splitlines()
@@ -188,6 +174,7 @@ def test_a_mistake_is_not_tried_again(capsys: Any) -> None:
         (["--nproc=2"], "expected -- train"),
         (["--nproc=2", "--", "study"], "expected -- train ... after the flags, got study"),
         (["--nproc=0", "--", "train"], "nproc"),
+        (["--nproc=2", "more", "--", "train"], "expected flags only before --, got 'more'"),
     ],
 )
 def test_mistakes_are_one_line(words: list[str], message: str, capsys: Any) -> None:
@@ -271,16 +258,3 @@ def test_sigterm_to_all_and_two_processes_go_on_as_one(tmp_path: Path) -> None:
     assert "the same command goes on from there" in errors.splitlines()[-1]
     run([*words, f"--out={out}"], 0, env)
     assert np.max(np.abs(variables(out) - variables(calm))) < 1e-4
-
-
-def children(pid: int) -> list[int]:
-    """Return the processes started by `pid`, oldest first."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-        except (OSError, ValueError, IndexError):
-            continue
-        if parent == pid:
-            found.append(int(path.name))
-    return sorted(found)
