@@ -29,6 +29,8 @@ from cnnjax.optimization import LOSSES, OPTIMIZERS, SCHEDULES
 
 # Part of every trial id: raise it when a change makes old results mean something else.
 SCHEMA = 1
+# Of what float32 holds, with room for a schedule's arithmetic.
+LARGEST = 1e38
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ class Config:
     loss: str = knob("cross_entropy", choice(LOSSES), "training loss")
     label_smoothing: float = knob(0.0, real(0.0, 0.99), "label smoothing of the cross-entropy")
     optimizer: str = knob("adam", choice(OPTIMIZERS), "optimiser")
-    lr: float = knob(0.003, real(0.0), "peak learning rate")
+    lr: float = knob(0.003, real(0.0, LARGEST), "peak learning rate")
     momentum: float = knob(0.9, real(0.0, 0.9999), "momentum of sgd and nesterov")
     weight_decay: float = knob(0.0, real(0.0), "weight decay on kernels, not on biases or norms")
     schedule: str = knob("cosine", choice(SCHEDULES), "learning rate over the steps")

@@ -16,6 +16,7 @@ mpirun they find each other.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -29,11 +30,12 @@ from cnnjax.cli.flags import Flags
 from cnnjax.config import Config, identity
 from cnnjax.study.compilation import use_cache
 from cnnjax.study.store import Store, TrialFiles
-from cnnjax.study.trial import limit_threads, measure, run, run_in
+from cnnjax.study.trial import failure, limit_threads, measure, run, run_in
 from cnnjax.train import processes
 from cnnjax.train.checkpoints import Checkpoints
 from cnnjax.train.cost import cost
 from cnnjax.train.parallel import make_plan
+from cnnjax.train.progress import Diverged
 from cnnjax.train.trackers import TRACKERS, trackers
 from cnnjax.train.training import Stopped
 from cnnjax.train.watch import Callback, Several
@@ -111,6 +113,7 @@ def _cost(config: Config) -> dict[str, int]:
 def _profile(directory: str | None) -> contextlib.AbstractContextManager[Any]:
     if directory is None:
         return contextlib.nullcontext()
+    os.makedirs(directory, exist_ok=True)  # the profiler would say so after the run
     return jax.profiler.trace(directory, create_perfetto_trace=True)
 
 
@@ -125,7 +128,10 @@ def _watch(names: str | None, out: str | None) -> list[Callback]:
 def _run(config: Config, out: str | None, watch: list[Callback]) -> dict[str, Any]:
     show = Show(config)
     if out is None:
-        return measure(config, show.epoch)
+        try:
+            return measure(config, show.epoch)
+        except Diverged as error:
+            return failure(config, error)
     files = TrialFiles(out)
     if files.result() is not None:
         return run(config, out)

@@ -241,7 +241,8 @@ def test_kill_9_of_any_process_ends_in_the_same_bits(tmp_path: Path, victim: int
 
 
 @pytest.mark.slow
-def test_sigterm_to_all_and_two_processes_go_on_as_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", ["launcher", "process"])
+def test_sigterm_to_all_or_one_and_two_processes_go_on_as_one(tmp_path: Path, told: str) -> None:
     """Stopped in 2 processes, restored in 1: bit-exact to restore, then within rounding."""
     calm, out = tmp_path / "calm", tmp_path / "out"
     words, env = [*WORDS, "--epochs=20", "--checkpoint_every=3"], environment(tmp_path, 2)
@@ -252,7 +253,7 @@ def test_sigterm_to_all_and_two_processes_go_on_as_one(tmp_path: Path) -> None:
     )  # fmt: skip
     while not (out / "checkpoints" / "6").exists():
         time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
+    os.kill(process.pid if told == "launcher" else children(process.pid)[1], signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 75, errors
     assert "the same command goes on from there" in errors.splitlines()[-1]
