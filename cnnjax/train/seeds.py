@@ -9,7 +9,7 @@ On CPU processes are faster: XLA has no fast convolution of several images with 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -117,28 +117,40 @@ def fit_seeds(
     for epoch in range(epochs):
         for run in runs:
             run.begin()
-        orders = [permutation(len(split.labels), seed, epoch) for seed in seeds]
-        plans = (plan_rows(order, batch_size=batch_size) for order in orders)
         waiting = []
-        for each in zip(*plans, strict=True):
-            rows, weight = (np.stack(column) for column in zip(*each, strict=True))
+        for rows, weight in seeds_rows(len(split.labels), batch_size, seeds, epoch):
             states, sums = step(states, images, labels, rows, weight)
             waiting.append(sums)
         host = jax.device_get(waiting)
-        for index, run in enumerate(runs):
-            if index in failed:
-                continue
-            for sums in host:
-                run.note(one_of(sums, index))
+        for index in sorted(set(range(len(seeds))) - failed.keys()):
             try:
-                run.look(states.params)
+                line = _closed(runs[index], [one_of(sums, index) for sums in host], states.params)
             except Diverged as error:
                 failed[index] = Diverged(f"{error}; no checkpoint", error.step)
             else:
-                on_epoch(index, run.close())
+                on_epoch(index, line)
         if len(failed) == len(seeds):
             break
     return states, failed
+
+
+def seeds_rows(
+    count: int, batch_size: int, seeds: Sequence[int], epoch: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield (rows, weight), each (S, B), for every batch of an epoch: each seed has its order."""
+    orders = (permutation(count, seed, epoch) for seed in seeds)
+    plans = (plan_rows(order, batch_size=batch_size) for order in orders)
+    for each in zip(*plans, strict=True):
+        rows, weight = zip(*each, strict=True)
+        yield np.stack(rows), np.stack(weight)
+
+
+def _closed(run: Progress, steps: Sequence[Any], params: Any) -> dict[str, Any]:
+    """Return the line of an epoch of these steps; Diverged where one of them is not finite."""
+    for sums in steps:
+        run.note(sums)
+    run.look(params)
+    return run.close()
 
 
 def group(configs: Sequence[Config]) -> list[list[Config]]:
