@@ -193,7 +193,7 @@ class Config:
         "any case, and other shift families, aliasing and gain",
     )
     seed: int = knob(0, integer(0, 2**31 - 1), "seed of parameters, batches and augmentation")
-    threads: int = knob(1, integer(1), "CPU threads of the trial")
+    threads: int = knob(1, integer(1, 1024), "CPU threads of the trial")
     precision: str = knob(
         "f32", choice(("f32", "bf16", "f16")), "type of the forward and backward pass"
     )

@@ -44,6 +44,7 @@ def ran(strategy: str, out: Path) -> tuple[dict[str, Any], list[Event]]:
     return Store(out).results(map(trial_id, CONFIGS)), events
 
 
+@pytest.mark.slow
 def test_all_strategies_write_the_same_trials(tmp_path: Path) -> None:
     """Worker processes bit for bit; one program to 1e-5 after 20 steps of SGD."""
     found = {name: ran(name, tmp_path / name) for name in SEEDS_STRATEGIES}
@@ -94,6 +95,7 @@ def test_one_seed_of_every_arm_comes_first() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_an_arm_is_compiled_once_however_many_seeds(tmp_path: Path) -> None:
     """The compile cache does not grow with the seeds; it does with a pool, window or stride."""
     cache, out = tmp_path / "cache", tmp_path / "out"

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,56 @@ def test_a_coordinator_that_is_not_there_is_named() -> None:
     port = processes.free_port()
     with pytest.raises(ConnectionError, match=f"nobody answers at 127.0.0.1:{port} within 0 s"):
         processes.join(f"127.0.0.1:{port}", 2, 1, seconds=0)
+
+
+def test_a_process_that_does_not_come_is_named() -> None:
+    with pytest.raises(ConnectionError, match=r"of 3 processes, number 1, 2 did not come within 0"):
+        processes.join(f"127.0.0.1:{processes.free_port()}", 3, 0, seconds=0)
+
+
+def test_processes_meet_whoever_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All go on once all are there, strangers aside; then JAX has the port."""
+    port, met = processes.free_port(), list[int]()
+    service = socket.socket()
+
+    def initialize(*_: Any, process_id: int, **__: Any) -> None:
+        if process_id == 0:
+            service.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            service.bind(("127.0.0.1", port))
+            service.listen()
+        met.append(process_id)
+
+    monkeypatch.setattr("jax.distributed.initialize", initialize)
+    place = f"127.0.0.1:{port}"
+    threads = [
+        threading.Thread(target=processes.join, args=(place, 3, i), kwargs={"seconds": 5})
+        for i in (2, 0, 1)
+    ]
+    for thread in threads[:2]:
+        thread.start()
+    with processes._connected("127.0.0.1", port, 5) as stranger:
+        stranger.sendall(b"GET / HTTP/1.1")
+    time.sleep(0.2)
+    assert not met
+    threads[2].start()
+    for thread in threads:
+        thread.join()
+    service.close()
+    assert sorted(met) == [0, 1, 2]
+
+
+def test_a_coordinator_that_gives_up_is_named() -> None:
+    port = processes.free_port()
+
+    def give_up() -> None:
+        with pytest.raises(ConnectionError, match="number 2 did not come"):
+            processes._gather(port, 3, 0.5)
+
+    first = threading.Thread(target=give_up)
+    first.start()
+    with pytest.raises(ConnectionError, match=f"127.0.0.1:{port} ended before all processes"):
+        processes.join(f"127.0.0.1:{port}", 3, 1, seconds=5)
+    first.join()
 
 
 def test_one_process_has_nobody_to_meet(monkeypatch: pytest.MonkeyPatch) -> None:

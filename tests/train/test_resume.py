@@ -244,6 +244,7 @@ def test_sigterm_saves_and_says_resumable(calm: Any, tmp_path: Path) -> None:
         (["--lr=-1"], "lr: expected a number from 0.0 to 1e+38, got -1"),
         (["--epochs=0"], "epochs: expected an integer >= 1"),
         (["--coordinator=localhost:99"], "expected all three or none"),
+        (["--threads=100000"], "threads: expected an integer from 1 to 1024, got 100000"),
         (["--out="], "out: expected a directory, got ''"),
         (["--lr=nan"], "lr: expected a number from 0.0 to 1e+38, got nan"),
         (["--lr=1e39"], "lr: expected a number from 0.0 to 1e+38, got 1e+39"),
