@@ -127,6 +127,7 @@ CONFIG = Config(
 )
 
 
+@pytest.mark.slow
 def test_training_ends_in_the_same_bits_stopped_or_not(tmp_path: Path) -> None:
     """Stopped in the middle of the second epoch."""
     dataset = data.load(CONFIG.dataset)
