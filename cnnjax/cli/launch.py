@@ -86,10 +86,14 @@ def supervise(start_all: Callable[[], list[Member]], max_restarts: int) -> int:
     """Run the processes until they end well, or with a status that running again cannot change."""
     for attempt in range(max_restarts + 1):
         members = start_all()
-        with stopping(members):
+        with stopping(members) as asked:
             failed = wait(members)
         if failed is None:
             return 0
+        if asked.is_set() and failed.status == -signal.SIGTERM:
+            text = "stopped before anything was saved; the same command begins again"
+            print(f"cnnjax launch: {text}", file=sys.stderr)
+            return RESUMABLE
         if failed.status in FINAL:
             if failed.lines and failed.lines[-1] not in members[0].lines:
                 print(failed.lines[-1], file=sys.stderr)
@@ -156,10 +160,12 @@ def wait(members: Sequence[Member]) -> Member | None:
 
 
 @contextlib.contextmanager
-def stopping(members: Sequence[Member]) -> Iterator[None]:
-    """Hand SIGTERM on to the processes; leave none of them behind."""
+def stopping(members: Sequence[Member]) -> Iterator[threading.Event]:
+    """Hand SIGTERM on to the processes, and say that it came; leave none of them behind."""
+    asked = threading.Event()
 
     def hand_on(signum: int, frame: Any) -> None:
+        asked.set()
         for member in members:
             if member.status is None:
                 member.process.send_signal(signum)
@@ -167,7 +173,7 @@ def stopping(members: Sequence[Member]) -> Iterator[None]:
     inside = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, hand_on) if inside else None
     try:
-        yield
+        yield asked
     finally:
         for member in members:
             if member.status is None:

@@ -211,6 +211,15 @@ def test_it_gives_up(capsys: Any) -> None:
     ]
 
 
+def test_sigterm_in_the_first_second_is_no_crash(capsys: Any) -> None:
+    """Processes that cannot save yet are ended by it, and not started again."""
+    tries = iter([members(SLEEP, SLEEP)])
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    assert launch.supervise(lambda: next(tries), 5) == 75
+    assert capsys.readouterr().err.startswith("cnnjax launch: stopped before anything was saved")
+
+
 def test_a_mistake_is_not_tried_again(capsys: Any) -> None:
     code = "import sys; print('cnnjax train: lr: no', file=sys.stderr); sys.exit(2)"
     tries = iter([members("pass", code)])
