@@ -29,9 +29,9 @@ from cnnjax.train.parallel import make_plan
 from cnnjax.train.training import build_step, first_state
 
 CONFIG = Config(net="cnn", widths=(32, 64, 128), dense=(128,), batch_size=128, train_shift=0)
-BATCHES = 8
+BATCHES = 4
 IMAGES = BATCHES * CONFIG.batch_size
-SIZES = (32, 96)
+SIZES = (32, 64)
 GROUP = ("images from",)
 
 
