@@ -1,6 +1,6 @@
 """Eight seeds of LeNet-5: one after another, vmapped, and in processes; compiled and warm.
 
-Every candidate trains each seed 10 steps of batch 128 on images of 28 x 28. "one after another" and
+Every candidate trains each seed 4 steps of batch 128 on images of 28 x 28. "one after another" and
 "vmapped" have all threads (NPROC); "processes" is a worker a core, of one thread each, kept between
 rounds as a study keeps its own. Which is ours depends on the platform, as in a study.
 """
@@ -30,7 +30,7 @@ from cnnjax.train.parallel import make_plan
 from cnnjax.train.seeds import first_states, fit_seeds, one_of, seeds_step
 from cnnjax.train.training import build_step, first_state
 
-SEEDS, STEPS = 8, 10
+SEEDS, STEPS = 8, 4
 CONFIG = Config(net="lenet5_modern", batch_size=128, optimizer="sgd", train_shift=0, epochs=1)
 GROUP = ("network",)
 
