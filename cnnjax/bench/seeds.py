@@ -7,6 +7,7 @@ rounds as a study keeps its own. Which is ours depends on the platform, as in a 
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -100,6 +101,8 @@ def processes(seeds: Sequence[int]) -> Callable[[], list[Any]]:
     shares = [list(seeds[index::workers]) for index in range(workers)]
     # A pool each: a share is bound to its worker, where it is compiled.
     pools = [_worker(share) for share in shares]
+    for pool in pools:
+        atexit.register(pool.terminate)
 
     def run() -> list[Any]:
         waiting = [pool.apply_async(_run) for pool in pools]

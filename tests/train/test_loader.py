@@ -154,8 +154,9 @@ def test_worker_processes_end_with_a_killed_owner() -> None:
     workers = [int(pid) for pid in owner.stdout.readline().split()]
     assert len(workers) == 2
     owner.kill()
-    owner.communicate()
+    owner.wait()
     assert gone(workers, seconds=10)
+    owner.stdout.close()
 
 
 OWNER = """

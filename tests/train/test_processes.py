@@ -176,8 +176,9 @@ def test_a_process_ends_with_its_parent() -> None:
     child, ready = int(parent.stdout.readline()), parent.stdout.readline()
     assert ready == "1\n" and alive(child)
     parent.kill()
-    parent.communicate()
+    parent.wait()
     assert gone([child], seconds=5)
+    parent.stdout.close()
 
 
 @pytest.mark.slow

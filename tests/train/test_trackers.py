@@ -61,6 +61,8 @@ def scalars(directory: Path) -> list[tuple[str, int, float]]:
 @pytest.mark.extra
 def test_tensorboard_keeps_each_point_once(tmp_path: Path) -> None:
     tell(opened("tensorboard", tmp_path), 1, {**RUN, "status": "stopped"})
+    (first,) = (tmp_path / "tensorboard").iterdir()
+    first.rename(first.with_name("events.out.tfevents.1.here"))  # names differ by the second
     tell(opened("tensorboard", tmp_path), 2)
     found = scalars(tmp_path / "tensorboard")
     assert [point for point in found if point[0] == "train/loss"] == [
