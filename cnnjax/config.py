@@ -31,6 +31,8 @@ from cnnjax.optimization import LOSSES, OPTIMIZERS, SCHEDULES
 
 # Part of every trial id: raise it when a change makes old results mean something else.
 SCHEMA = 1
+# Of what float32 holds, with room for a schedule's arithmetic.
+LARGEST = 1e38
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,7 @@ class Config:
     loss: str = knob("cross_entropy", choice(LOSSES), "training loss")
     label_smoothing: float = knob(0.0, real(0.0, 0.99), "label smoothing of the cross-entropy")
     optimizer: str = knob("adam", choice(OPTIMIZERS), "optimiser")
-    lr: float = knob(0.003, real(0.0), "peak learning rate")
+    lr: float = knob(0.003, real(0.0, LARGEST), "peak learning rate")
     momentum: float = knob(0.9, real(0.0, 0.9999), "momentum of sgd and nesterov")
     weight_decay: float = knob(0.0, real(0.0), "weight decay on kernels, not on biases or norms")
     schedule: str = knob("cosine", choice(SCHEDULES), "learning rate over the steps")
@@ -212,7 +214,7 @@ class Config:
         "none", choice(("none", "negative")), "what else is measured: negative has grey reversed"
     )
     seed: int = knob(0, integer(0, 2**31 - 1), "seed of parameters, batches and augmentation")
-    threads: int = knob(1, integer(1), "CPU threads of the trial")
+    threads: int = knob(1, integer(1, 1024), "CPU threads of the trial")
     precision: str = knob(
         "f32", choice(("f32", "bf16", "f16")), "type of the forward and backward pass"
     )
@@ -243,6 +245,12 @@ class Config:
     unit: str = knob(
         "step", choice(("step", "epoch")), "what is sent to the device at a time", identity=False
     )
+    data_workers: int | None = knob(
+        None,
+        integer(0),
+        "processes that read the images through Grain, 0 for threads (default: from memory)",
+        identity=False,
+    )
     checkpoint_every: int | None = knob(
         None, integer(1), "steps between checkpoints (default: none)", identity=False
     )
@@ -262,6 +270,9 @@ class Config:
             raise ValueError(
                 f"bn_scope: 'device' needs parallel='pmap', got parallel={self.parallel!r}"
             )
+
+        if self.unit == "epoch" and self.data_workers is not None:
+            raise ValueError("unit: expected 'step' with data_workers, got 'epoch'")
 
     def _drop_window_not_taken(self) -> None:
         # A method without a window is one arm, whatever window its neighbours in a sweep have.

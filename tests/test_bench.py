@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import math
@@ -12,9 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnnjax.bench import WORKLOADS, conv, measure, pooling, torch
+from cnnjax.bench import WORKLOADS, conv, measure, pooling, seeds, torch
+from cnnjax.bench import data as bench_data
 from cnnjax.bench.measure import Candidate, Cell
 from cnnjax.cli import main
+from cnnjax.cli.bench import line
 
 
 def sleeping(seconds: float) -> Candidate:
@@ -96,6 +99,40 @@ def test_without_pytorch_its_column_says_so(monkeypatch):
     assert torch.forward(lambda F, x: x, (1, 2, 2, 1)) == torch.ABSENT
     assert torch.forward_backward(lambda F, x: x, (1, 2, 2, 1)) == torch.ABSENT
     assert torch.version() == torch.ABSENT
+
+
+@pytest.mark.slow
+def test_seeds_have_the_same_numbers_in_every_way(monkeypatch):
+    """In processes bit for bit; as one program to rounding."""
+    monkeypatch.setattr(seeds, "STEPS", 2)
+    monkeypatch.setattr(seeds, "CONFIG", dataclasses.replace(seeds.CONFIG, batch_size=4))
+    alone, together = (way(range(3))() for way in (seeds.one_after_another, seeds.vmapped))
+    for one, other in zip(alone, together, strict=True):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one, other)
+
+
+@pytest.mark.slow
+def test_seeds_in_processes_have_the_bits_of_one_after_another():
+    ways = (seeds.one_after_another, seeds.processes)
+    alone, apart = (way(range(3))() for way in ways)
+    assert len(alone) == len(apart) == 3
+    for one, other in zip(alone, apart, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_jpeg_files_are_read_by_index():
+    files = bench_data.JpegFiles.written(16)
+    image, label = files[13]
+    assert len(files) == bench_data.IMAGES
+    assert (image.shape, image.dtype, label) == ((16, 16, 3), np.uint8, 3)
+    assert image.std() > 5
+
+
+def test_images_per_second_are_told():
+    cell = Cell({"size": "3"}, lambda: {"ours": sleeping(0.01)}, images=100)
+    (row,) = measure.measure(cell, seconds=0.01)
+    assert row["images_per_second"] == pytest.approx(100e3 / row["median_ms"])
+    assert " images/s" in line(cell.labels, [row])
 
 
 def test_command(monkeypatch, tmp_path, capsys):

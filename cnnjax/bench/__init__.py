@@ -14,6 +14,8 @@ from collections.abc import Mapping
 WORKLOADS: Mapping[str, tuple[str, str]] = {
     "pooling": ("cnnjax.bench.pooling", "pooling, forward and with its gradient"),
     "conv": ("cnnjax.bench.conv", "convolution and its gradients, alone and inside a scan"),
+    "seeds": ("cnnjax.bench.seeds", "8 seeds one after another, as one program, in processes"),
+    "data": ("cnnjax.bench.data", "images a second from memory and JPEG files, beside the step"),
     "shifts": ("cnnjax.bench.shifts", "all circular shifts by one dense pass, beside rolling"),
     "engine": ("cnnjax.bench.engine", "what the engine of studies costs a trial"),
 }

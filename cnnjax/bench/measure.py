@@ -33,11 +33,13 @@ class Candidate:
 class Cell:
     """One piece of work: labels, and what makes its candidates (ours first) when its turn comes.
 
-    In place of a candidate that cannot run here stands the reason.
+    In place of a candidate that cannot run here stands the reason. images: how many the work is
+    about, where images a second are what one asks for.
     """
 
     labels: Mapping[str, str]
     make: Callable[[], Mapping[str, Candidate | str]]
+    images: int | None = None
 
 
 def compiled(function: Callable[..., Any], *args: Any, options: Any = None) -> Candidate:
@@ -75,6 +77,8 @@ def measure(cell: Cell, *, seconds: float) -> list[dict[str, Any]]:
                 "temporary_bytes": item.temporary_bytes,
             }
         )
+        if cell.images is not None:
+            rows[-1]["images_per_second"] = cell.images / statistics.median(others)
     return rows
 
 

@@ -83,7 +83,8 @@ def line(labels: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> str:
             parts.append(f"{row['candidate']}: {row['absent']}")
             continue
         spread = f"{row['median_ms']:.2f} ms ({row['min_ms']:.2f} to {row['max_ms']:.2f})"
-        parts.append(f"{row['candidate']} {spread} x{row['ratio']:.2f}")
+        speed = f" {row['images_per_second']:,.0f} images/s" if "images_per_second" in row else ""
+        parts.append(f"{row['candidate']} {spread} x{row['ratio']:.2f}{speed}")
     return "\n  ".join(parts)
 
 

@@ -6,14 +6,16 @@ Run one training in N processes of this machine, which share its devices.
 
 When one process dies all are stopped and started again, from the last checkpoint (give --out and
 --checkpoint_every), at most R times. SIGTERM makes them save and end with status 75: the same
-command goes on. On a CPU, JAX_NUM_CPU_DEVICES says how many devices each process has; under srun or
-mpirun start `cnnjax train` itself, the processes find each other.
+command goes on. Where the launcher itself is killed they end with it. On a CPU,
+JAX_NUM_CPU_DEVICES says how many devices each process has; under srun or mpirun start `cnnjax
+train` itself, the processes find each other.
 """
 
 from __future__ import annotations
 
 import collections
 import contextlib
+import os
 import re
 import signal
 import subprocess
@@ -25,7 +27,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from cnnjax.cli.flags import Flags
-from cnnjax.train.processes import free_port
+from cnnjax.train.processes import LAUNCHER, free_port
 
 RESUMABLE, GAVE_UP = 75, 70
 # What every process finds for itself: mistakes, failed trainings, requests to stop.
@@ -65,8 +67,11 @@ def main(words: list[str]) -> int:
     flags = Flags("launch", __doc__ or "")
     flags.integer("nproc", None, "processes to start")
     flags.integer("max_restarts", 3, "how often all are started again", least=0)
-    if flags.parse(words[:cut]) is None:
+    rest = flags.parse(words[:cut])
+    if rest is None:
         return 0
+    if rest:
+        raise ValueError(f"expected flags only before --, got {' '.join(rest)!r}")
     command = words[cut + 1 :]
     if flags.nproc is None:
         raise ValueError("nproc: expected --nproc=N, got none")
@@ -81,10 +86,14 @@ def supervise(start_all: Callable[[], list[Member]], max_restarts: int) -> int:
     """Run the processes until they end well, or with a status that running again cannot change."""
     for attempt in range(max_restarts + 1):
         members = start_all()
-        with stopping(members):
+        with stopping(members) as asked:
             failed = wait(members)
         if failed is None:
             return 0
+        if asked.is_set() and failed.status == -signal.SIGTERM:
+            text = "stopped before anything was saved; the same command begins again"
+            print(f"cnnjax launch: {text}", file=sys.stderr)
+            return RESUMABLE
         if failed.status in FINAL:
             if failed.lines and failed.lines[-1] not in members[0].lines:
                 print(failed.lines[-1], file=sys.stderr)
@@ -106,6 +115,7 @@ def start(command: Sequence[str], count: int) -> list[Member]:
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
+            env={**os.environ, LAUNCHER: str(os.getpid())},
         )
         members.append(Member(index, process))
         attend(members[-1])
@@ -150,10 +160,12 @@ def wait(members: Sequence[Member]) -> Member | None:
 
 
 @contextlib.contextmanager
-def stopping(members: Sequence[Member]) -> Iterator[None]:
-    """Hand SIGTERM on to the processes; leave none of them behind."""
+def stopping(members: Sequence[Member]) -> Iterator[threading.Event]:
+    """Hand SIGTERM on to the processes, and say that it came; leave none of them behind."""
+    asked = threading.Event()
 
     def hand_on(signum: int, frame: Any) -> None:
+        asked.set()
         for member in members:
             if member.status is None:
                 member.process.send_signal(signum)
@@ -161,7 +173,7 @@ def stopping(members: Sequence[Member]) -> Iterator[None]:
     inside = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, hand_on) if inside else None
     try:
-        yield
+        yield asked
     finally:
         for member in members:
             if member.status is None:

@@ -36,6 +36,7 @@ from cnnjax.study.engines.interface import Resources
 from cnnjax.study.forecast import forecast
 from cnnjax.study.grid import Study
 from cnnjax.study.run import Outcome, check, plan, run_study
+from cnnjax.study.seeds import SEEDS_STRATEGIES
 from cnnjax.study.selection import PRIORITIES, Choice
 from cnnjax.study.store import Store
 from cnnjax.study.table import print_table
@@ -66,6 +67,7 @@ def main(words: list[str]) -> int:
         out,
         engine=flags.engine,
         resources=how,
+        seeds_strategy=flags.seeds_strategy,
         retry_failed=flags.retry_failed,
         choice=choice,
     )
@@ -76,6 +78,12 @@ def define_engine(flags: Flags) -> None:
     names = "; ".join(f"{name}: {card.text}" for name, card in ENGINES.items())
     flags.string("engine", "local", f"what runs the trials. {names}")
     flags.integer("workers", None, "trials at a time; never changes a result (default: all cores)")
+    flags.string(
+        "seeds_strategy",
+        None,
+        f"how the seeds of an arm run: {', '.join(SEEDS_STRATEGIES)} "
+        "(default: processes on CPU, vmapped on accelerators)",
+    )
     flags.string("cpus", None, "CPUs of a trial, for ray and slurm (default: its threads)")
     flags.string("gpus", "0", "GPUs of a trial, for ray and slurm; a fraction shares one (ray)")
     flags.string(

@@ -4,6 +4,7 @@ Train one network and measure it: accuracy, accuracy at shifted places, shift co
 
   cnnjax train --pool=aps --stride=3 --padding=CIRCULAR --head=gap
   cnnjax train --net=lenet5_modern --dataset=mnist --data_dir=DIR --epochs=3 --out=runs/lenet
+  cnnjax train --out=runs/mine --watch=tensorboard,wandb,mlflow
   cnnjax train --devices=0 --batch_size=512 --out=runs/wide --checkpoint_every=200
 
 --cost prints a line a layer: output, parameters, FLOPs (two for each product of convolutions and
@@ -19,6 +20,7 @@ mpirun they find each other.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -32,12 +34,16 @@ from cnnjax.cli.flags import Flags
 from cnnjax.config import Config, identity
 from cnnjax.nets.anatomy import anatomy
 from cnnjax.study.compilation import use_cache
-from cnnjax.study.trial import TrialFiles, limit_threads, measure, run, run_in
+from cnnjax.study.store import Store, TrialFiles
+from cnnjax.study.trial import failure, limit_threads, measure, run, run_in
 from cnnjax.train import processes
 from cnnjax.train.checkpoints import Checkpoints
 from cnnjax.train.cost import cost
 from cnnjax.train.parallel import make_plan
+from cnnjax.train.progress import Diverged
+from cnnjax.train.trackers import TRACKERS, trackers
 from cnnjax.train.training import Stopped
+from cnnjax.train.watch import Callback, Several
 
 FAILED, RESUMABLE = 1, 75  # 75 is EX_TEMPFAIL: try again later
 
@@ -51,8 +57,12 @@ def main(words: list[str]) -> int:
     if rest:
         raise ValueError(f"expected flags only, got {' '.join(rest)!r}")
     config = Config(**{name: values[0] for name, values in flags.given_config().items()})
+    if flags.out == "":
+        raise ValueError("out: expected a directory, got ''")
     if config.checkpoint_every and flags.out is None:
         raise ValueError("checkpoint_every: expected --out=DIR, where checkpoints are kept")
+    watch = _watch(flags.watch, flags.out)
+    processes.end_with_launcher()
     limit_threads(config.threads)
     use_cache()
     processes.join(flags.coordinator, flags.num_processes, flags.process_id)
@@ -62,7 +72,7 @@ def main(words: list[str]) -> int:
         return show_cost(config)
     try:
         with _profile(flags.profile):
-            result = _run(config, flags.out)
+            result = _run(config, flags.out, watch)
     except Stopped as stopped:
         print(f"cnnjax train: {stopped}; the same command goes on from there", file=sys.stderr)
         return RESUMABLE
@@ -79,6 +89,7 @@ def define_flags() -> Flags:
         "print what each layer gives, costs and sees, and what a step costs; train nothing",
     )
     flags.string("profile", None, "directory for a trace of the whole run (ui.perfetto.dev)")
+    flags.string("watch", None, f"trackers that follow the run: {', '.join(TRACKERS)}")
     flags.string("coordinator", None, "HOST:PORT of process 0, where there are several processes")
     flags.integer("num_processes", None, "how many processes there are")
     flags.integer("process_id", None, "which of them this is, from 0 on", least=0)
@@ -112,18 +123,32 @@ def show_cost(config: Config) -> int:
 def _profile(directory: str | None) -> contextlib.AbstractContextManager[Any]:
     if directory is None:
         return contextlib.nullcontext()
+    os.makedirs(directory, exist_ok=True)  # the profiler would say so after the run
     return jax.profiler.trace(directory, create_perfetto_trace=True)
 
 
-def _run(config: Config, out: str | None) -> dict[str, Any]:
+def _watch(names: str | None, out: str | None) -> list[Callback]:
+    if names is None:
+        return []
     if out is None:
-        return measure(config, Show(config))
+        raise ValueError("watch: expected --out=DIR, where trackers keep their files")
+    return trackers(names.split(","), out)
+
+
+def _run(config: Config, out: str | None, watch: list[Callback]) -> dict[str, Any]:
+    show = Show(config)
+    if out is None:
+        try:
+            return measure(config, show.epoch)
+        except Diverged as error:
+            return failure(config, error)
     files = TrialFiles(out)
     if files.result() is not None:
         return run(config, out)
     if processes.is_first():
         try:
-            return run_in(files, config, Show(config), stop=on_sigterm())
+            with Store(out).lock():
+                return run_in(files, config, Several([show, *watch]), stop=on_sigterm())
         except KeyboardInterrupt:
             raise KeyboardInterrupt("the same command goes on from the last checkpoint") from None
     with Checkpoints(files.root / "checkpoints", owner=identity(config)) as checkpoints:
@@ -139,13 +164,13 @@ def on_sigterm() -> Callable[[], bool]:
     return asked.is_set
 
 
-class Show:
+class Show(Callback):
     """Print each epoch's line on stderr, with images a second and the time left."""
 
     def __init__(self, config: Config) -> None:
         self.epochs, self.spent = build.epochs(config), 0.0
 
-    def __call__(self, line: dict[str, Any]) -> None:
+    def epoch(self, line: Mapping[str, Any]) -> None:
         if not processes.is_first():
             return
         self.spent += line["seconds"]

@@ -110,6 +110,7 @@ class Dataset:
 
     `spec` is the canonical text that loads the same set again; `slack`, `truth`, `validation` and
     `sources` as on `Content`; `fit` says how a picture of another size is fitted (`picture.Frame`).
+    Raises TypeError or ValueError where pictures or labels are not what `Split` says.
     """
 
     name: str
@@ -124,6 +125,16 @@ class Dataset:
     validation: Split | None = None
     sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     fit: str = "crop"
+
+    def __post_init__(self) -> None:
+        shape = self.train.images.shape[1:]
+        for name, split in (("train", self.train), ("test", self.test)):
+            check_split(f"dataset {self.name}: {name}", split, self.num_classes)
+            if split.images.shape[1:] != shape:
+                raise ValueError(
+                    f"dataset {self.name}: {name}.images: expected (N, H, W, C) with H, W, C = "
+                    f"{shape} as in train, got {split.images.shape}"
+                )
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -157,6 +168,26 @@ class Dataset:
     @cached_property
     def _moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         return channel_moments(self.train.images)
+
+
+def check_split(where: str, split: Split, classes: int) -> None:
+    """Raise TypeError or ValueError unless these are pictures and their labels below `classes`."""
+    images, labels = split
+    if images.dtype != np.uint8:
+        raise TypeError(f"{where}.images: expected uint8, got {images.dtype}")
+    if images.ndim != 4 or 0 in images.shape:
+        raise ValueError(
+            f"{where}.images: expected (N, H, W, C), none of them 0, got {images.shape}"
+        )
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise TypeError(f"{where}.labels: expected integers, got {labels.dtype}")
+    if labels.shape != (len(images),):
+        raise ValueError(f"{where}.labels: expected ({len(images)},), got {labels.shape}")
+    out = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(out):
+        raise ValueError(
+            f"{where}.labels[{out[0]}]: expected 0 to {classes - 1}, got {labels[out[0]]}"
+        )
 
 
 def channel_moments(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

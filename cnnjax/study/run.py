@@ -17,7 +17,7 @@ import pandas as pd
 
 from cnnjax import data
 from cnnjax.config import Config, from_dict, identity, to_dict, trial_id
-from cnnjax.study import engines, grid, report, results
+from cnnjax.study import grid, report, results, seeds
 from cnnjax.study.engines.interface import Event, Job, Resources
 from cnnjax.study.files import everywhere, is_store
 from cnnjax.study.grid import Study, Trial
@@ -85,6 +85,7 @@ def run_study(
     *,
     engine: str = "local",
     resources: Resources = ANY_RESOURCES,
+    seeds_strategy: str | None = None,
     retry_failed: bool = False,
     choice: Choice = EVERYTHING,
     on_plan: Callable[[Plan], None] = lambda plan: None,
@@ -92,10 +93,11 @@ def run_study(
 ) -> Outcome:
     """Run every trial of `choice` that has no result yet, then write the tables and the report.
 
-    ValueError for a mistake, OSError where a file cannot be written, ChildProcessError where
-    workers die whatever the trial.
+    seeds_strategy: a row of SEEDS_STRATEGIES, None for the platform's own. ValueError for a
+    mistake, OSError where a file cannot be written, ChildProcessError where workers die whatever
+    the trial.
     """
-    run = engines.find(engine)
+    run = seeds.engine(seeds_strategy, engine)
     store = Store(out)
     trials = check(study, store)
     with store.lock():

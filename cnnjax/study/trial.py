@@ -14,27 +14,25 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
 from cnnjax import build, data
 from cnnjax.config import Config, from_dict, identity, to_dict, trial_id
+from cnnjax.data import Dataset
 from cnnjax.data.recipe import Recipe
 from cnnjax.study.environment import describe
 from cnnjax.study.judge import guarantee, judge
 from cnnjax.study.rows import failed, header
 from cnnjax.study.store import TrialFiles
 from cnnjax.train.checkpoints import Checkpoints
-from cnnjax.train.fit import Diverged
+from cnnjax.train.fit import Diverged, Report, ignore
 from cnnjax.train.training import Stopped, train
+from cnnjax.train.watch import NOBODY, Callback
 
-Report = Callable[[dict[str, Any]], None]
 Stop = Callable[[], bool]
-
-
-def ignore(line: Any) -> None:
-    """Report to nobody."""
 
 
 def run(config: Config, out_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
@@ -56,7 +54,7 @@ def run(config: Config, out_dir: str | os.PathLike[str] | None = None) -> dict[s
 
 
 def run_in(
-    files: TrialFiles, config: Config, report: Report = ignore, stop: Stop | None = None
+    files: TrialFiles, config: Config, watch: Callback = NOBODY, stop: Stop | None = None
 ) -> dict[str, Any]:
     """Run a trial and keep its files; one that fails is finished too, with its reason.
 
@@ -65,22 +63,34 @@ def run_in(
     """
     refuse_another(files, config)
     files.start(to_dict(config), describe(threads=config.threads))
+    result = header(config) | {"status": "stopped"}
+    try:
+        watch.start(header(config))
+        result = _concluded(files, config, watch, stop)
+        files.finish(result)
+    finally:
+        watch.end(result)
+    return result
+
+
+def _concluded(
+    files: TrialFiles, config: Config, watch: Callback, stop: Stop | None
+) -> dict[str, Any]:
+    """Return the result of a trial, whether it is done or has failed."""
 
     def on_epoch(line: dict[str, Any]) -> None:
         files.log(line)
-        report(line)
+        watch.epoch(line)
 
     try:
         with Checkpoints(
             files.root / "checkpoints", owner=identity(config), keep=config.checkpoint_keep
         ) as checkpoints:
-            result = measure(config, on_epoch, files, checkpoints, stop)
+            return measure(config, on_epoch, files, checkpoints, stop)
     except (OSError, Stopped):
         raise  # a full disk or a missing data file is not the trial's own failure
     except Exception as error:
-        result = failed(config, _reason(error))
-    files.finish(result)
-    return result
+        return failure(config, error)
 
 
 def refuse_another(files: TrialFiles, config: Config) -> None:
@@ -88,6 +98,10 @@ def refuse_another(files: TrialFiles, config: Config) -> None:
     try:
         there = trial_id(from_dict(files.config()))
     except FileNotFoundError:
+        if (files.root / "config.json").exists():
+            raise FileExistsError(
+                f"{files.root} holds a config.json that is no trial's; choose a new directory"
+            ) from None
         return
     except (ValueError, TypeError):
         there = "of another version"
@@ -113,7 +127,21 @@ def measure(
         files.save_data(learnt_from(dataset))
     net = build.build_net(config, dataset.num_classes, dataset.image_shape)
     variables = train(config, net, dataset, on_epoch, checkpoints=checkpoints, stop=stop)
-    trained = time.perf_counter()
+    trained = time.perf_counter() - start
+    return row(config, net, variables, dataset, files, seconds=trained)
+
+
+def row(
+    config: Config,
+    net: nn.Module,
+    variables: Any,
+    dataset: Dataset,
+    files: TrialFiles | None = None,
+    *,
+    seconds: float,
+) -> dict[str, Any]:
+    """Measure a network that took `seconds` to train; return its row."""
+    start = time.perf_counter()
     metrics, places, predictions = judge(config, net, variables, dataset)
     arrays = flat(variables)
     if files is not None:
@@ -126,18 +154,23 @@ def measure(
         "certificate": guarantee(config, net, variables, dataset),
         "data_sha256": dataset.checksum,
         "variables_sha256": fingerprint(arrays),
-        "seconds_training": trained - start,
-        "seconds": time.perf_counter() - start,
+        "seconds_training": seconds,
+        "seconds": seconds + time.perf_counter() - start,
     }
 
 
-def learnt_from(dataset: data.Dataset) -> dict[str, Any]:
+def learnt_from(dataset: Dataset) -> dict[str, Any]:
     """Return the data set's checksum, its recipe and, for pictures out of files, its splits."""
     return {
         "sha256": dataset.checksum,
         "recipe": Recipe.of(dataset).to_dict(),
         "splits": {split: list(names) for split, names in dataset.sources.items()},
     }
+
+
+def failure(config: Config, error: Exception) -> dict[str, Any]:
+    """Return the row of a trial that failed."""
+    return failed(config, f"diverged: {error}" if isinstance(error, Diverged) else _line(error))
 
 
 def limit_threads(threads: int) -> None:
@@ -160,7 +193,5 @@ def fingerprint(arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, Diverged):
-        return f"diverged: {error}"
+def _line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -6,7 +6,6 @@ event = run_job(job, report, out="runs/mine")      # Event("done", trial_id, res
 from __future__ import annotations
 
 import socket
-from typing import Any
 
 from cnnjax.study.engines.interface import Event, Job, Report
 
@@ -24,6 +23,7 @@ def run_job(job: Job, report: Report, *, out: str, again: bool = False) -> Event
     from cnnjax.study.compilation import use_cache
     from cnnjax.study.store import Store
     from cnnjax.study.trial import run_in
+    from cnnjax.train.watch import OnEpoch
 
     store = Store(out)
     if not store.is_study():
@@ -37,8 +37,6 @@ def run_job(job: Job, report: Report, *, out: str, again: bool = False) -> Event
         return Event(there["status"], job.trial_id, there)
     use_cache()
 
-    def on_epoch(line: dict[str, Any]) -> None:
-        report(Event("epoch", job.trial_id, line))
-
-    result = run_in(files, from_dict(dict(job.config)), on_epoch)
+    watch = OnEpoch(lambda line: report(Event("epoch", job.trial_id, line)))
+    result = run_in(files, from_dict(dict(job.config)), watch)
     return Event(result["status"], job.trial_id, result)

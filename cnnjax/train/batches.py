@@ -1,18 +1,27 @@
 """Batches: every image exactly once an epoch, in an order that depends on (seed, epoch) alone.
 
-for batch in batches(split, batch_size=64, order=permutation(len(split.labels), seed, epoch)):
-    ...
+    for batch in batches(split, batch_size=64, order=permutation(len(split.labels), seed, epoch)):
+        ...
+    for batch in feed(split, batch_size=64, seed=0)(epoch, 0):      # the same
+        ...
+
+A Feed is where training has its batches from: this one for images in memory, `loader.Loader` for
+images that are read when their turn comes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from cnnjax.data import Split
 
 WHOLE = slice(None)
+
+Batch = dict[str, np.ndarray]
+# (epoch, first) -> the batches of that epoch, from the `first` on.
+Feed = Callable[[int, int], Iterator[Batch]]
 
 
 def permutation(count: int, seed: int, epoch: int) -> np.ndarray:
@@ -41,9 +50,19 @@ def batches(
     order: np.ndarray | None = None,
     first: int = 0,
     part: slice = WHOLE,
-) -> Iterator[dict[str, np.ndarray]]:
+) -> Iterator[Batch]:
     """Yield batches of one fixed size from the `first` on, of each the rows in `part`."""
     order = np.arange(len(split.labels)) if order is None else order
     for rows, weight in plan_rows(order, batch_size=batch_size, first=first):
         own = rows[part]
         yield {"image": split.images[own], "label": split.labels[own], "weight": weight[part]}
+
+
+def feed(split: Split, *, batch_size: int, seed: int, part: slice = WHOLE) -> Feed:
+    """Return the feed of a split in memory, of each batch the rows in `part`."""
+
+    def read(epoch: int, first: int) -> Iterator[Batch]:
+        order = permutation(len(split.labels), seed, epoch)
+        return batches(split, batch_size=batch_size, order=order, first=first, part=part)
+
+    return read

@@ -1,6 +1,7 @@
 """The training loop: a host loop over a compiled step, and evaluation that counts every image once.
 
-    state = fit(step, state, dataset.train, epochs=20, batch_size=64, seed=0, on_epoch=print)
+    batches = feed(dataset.train, batch_size=64, seed=0)
+    state = fit(step, state, batches, epochs=20, on_epoch=print)
     report, logits = evaluate(eval_step, state.variables, dataset.test, batch_size=256)
 
 All that training needs beside its state is a Progress; a loop started from a saved pair of them
@@ -16,7 +17,7 @@ import jax
 import numpy as np
 
 from cnnjax.data import Split
-from cnnjax.train.batches import WHOLE, batches, permutation
+from cnnjax.train.batches import Feed, batches
 from cnnjax.train.progress import Diverged, Progress
 from cnnjax.train.step import TrainState
 
@@ -39,30 +40,24 @@ def never(state: TrainState, progress: Progress) -> None:
 def fit(
     step: Callable[[Any, Any], tuple[Any, Any]],
     state: TrainState,
-    split: Split,
+    feed: Feed,
     *,
     epochs: int,
-    batch_size: int,
-    seed: int,
     on_epoch: Report = ignore,
     between: Callable[[TrainState, Progress], None] = never,
     progress: Progress | None = None,
     place: Callable[[Any], Any] = lambda batch: batch,
-    part: slice = WHOLE,
 ) -> TrainState:
     """Train for `epochs` passes from `progress` on; after each call on_epoch with its line.
 
-    step: (state, batch) -> (state, sums); it may consume the state. place: puts the rows `part` of
-    a batch where the step wants them. between: called after each step. A line is {"epoch", "step",
-    "loss", "accuracy", "images", "seconds"}. Raises Diverged where a loss is not finite.
+    step: (state, batch) -> (state, sums); it may consume the state. place: puts a batch of the feed
+    where the step wants it. between: called after each step. A line is {"epoch", "step", "loss",
+    "accuracy", "images", "seconds"}. Raises Diverged where a loss is not finite.
     """
     progress = progress or Progress()
     while progress.epoch < epochs:
-        order = permutation(len(split.labels), seed, progress.epoch)
         progress.begin()
-        for batch in batches(
-            split, batch_size=batch_size, order=order, first=progress.batch, part=part
-        ):
+        for batch in feed(progress.epoch, progress.batch):
             state, sums = step(state, place(batch))
             progress.note(sums)
             if progress.batch % LOOK == 0:

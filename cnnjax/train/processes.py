@@ -3,6 +3,7 @@
     join(coordinator="127.0.0.1:9876", num_processes=2, process_id=0)   # before the first array
     asked_to_stop(step)             # the same answer in every process
     is_first()                      # the one that writes
+end_with_launcher()             # never outlive `cnnjax launch`
 
 Under Slurm (srun) and Open MPI (mpirun) `join()` finds everything by itself. When one process dies
 the others cannot go on: `cnnjax launch` stops and restarts all of them.
@@ -10,16 +11,22 @@ the others cannot go on: `cnnjax launch` stops and restarts all of them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
 
 import jax
 
+from cnnjax.train.lifeline import end_with
+
 HEARTBEAT_SECONDS = 10
 MEETING_SECONDS = 60
 # What a process of several finds in its environment: its manager's count of processes.
 MANAGERS = {"Slurm": "SLURM_STEP_NUM_TASKS", "Open MPI": "OMPI_COMM_WORLD_SIZE"}
+# In the environment of a process of `cnnjax launch`: the launcher's id.
+LAUNCHER = "CNNJAX_LAUNCHER"
+GO = b"go"
 
 
 def join(
@@ -32,7 +39,7 @@ def join(
     """Meet the other processes; nothing to do where neither arguments nor a manager name any.
 
     Raises ValueError for arguments that do not fit, ConnectionError where the coordinator (the
-    process 0) is not there within `seconds` or its port is taken.
+    process 0) or another process is not there within `seconds`, or the port is taken.
     """
     given = (coordinator, num_processes, process_id)
     if given == (None, None, None):
@@ -49,10 +56,11 @@ def join(
             f"process_id: expected an integer from 0 to {num_processes - 1}, got {process_id}"
         )
     host, port = address(coordinator)
+    # JAX would wait for a process that never comes, then abort this one with a stack trace.
     if process_id == 0:
-        _check_free(port)
+        _gather(port, num_processes, seconds)
     else:
-        _wait_for(host, port, seconds)
+        _announce(host, port, process_id, seconds)
     jax.distributed.initialize(
         coordinator,
         num_processes=num_processes,
@@ -89,22 +97,64 @@ def asked_to_stop(step: int) -> bool:
     return multihost_utils.reached_preemption_sync_point(step)
 
 
-def _check_free(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def end_with_launcher() -> None:
+    """End this process with the `cnnjax launch` that started it, where one did."""
+    if launcher := os.environ.pop(LAUNCHER, None):
+        end_with(int(launcher))
+
+
+def _gather(port: int, count: int, seconds: float) -> None:
+    """Wait, as process 0, until every other one has said its number; then let all go on."""
+    end, there = time.monotonic() + seconds, dict[int, socket.socket]()
+    with _listening(port) as server, contextlib.ExitStack() as stack:
+        while missing := sorted({*range(1, count)} - there.keys()):
+            server.settimeout(max(end - time.monotonic(), 0.01))
+            try:
+                caller = stack.enter_context(server.accept()[0])
+            except TimeoutError:
+                names = ", ".join(map(str, missing))
+                raise ConnectionError(
+                    f"num_processes={count}: of {count} processes, number {names} did not come "
+                    f"within {seconds} s"
+                ) from None
+            caller.settimeout(1.0)
+            with contextlib.suppress(OSError, ValueError):  # a stranger's call
+                there[int(caller.recv(16))] = caller
+        for caller in there.values():
+            with contextlib.suppress(OSError):
+                caller.sendall(GO)
+                caller.recv(1)  # the caller closes first, which leaves the port free
+
+
+def _listening(port: int) -> socket.socket:
+    try:
+        return socket.create_server(("", port))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConnectionError(f"coordinator: port {port} cannot be used: {reason}") from None
+
+
+def _announce(host: str, port: int, process_id: int, seconds: float) -> None:
+    """Say this process's number to process 0, and wait until all are there."""
+    end = time.monotonic() + seconds
+    with _connected(host, port, seconds) as coordinator:
+        coordinator.settimeout(max(end - time.monotonic(), 0.01) + 1.0)
         try:
-            probe.bind(("", port))
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise ConnectionError(f"coordinator: port {port} cannot be used: {reason}") from None
+            coordinator.sendall(str(process_id).encode())
+            answer = coordinator.recv(len(GO))
+        except OSError:
+            answer = b""
+    if answer != GO:
+        raise ConnectionError(f"coordinator: {host}:{port} ended before all processes were there")
+    _connected(host, port, seconds).close()
 
 
-def _wait_for(host: str, port: int, seconds: int) -> None:
+def _connected(host: str, port: int, seconds: float) -> socket.socket:
+    """Return a connection to what listens there, as soon as something does."""
     end = time.monotonic() + seconds
     while True:
         try:
-            socket.create_connection((host, port), timeout=1).close()
-            return
+            return socket.create_connection((host, port), timeout=1)
         except OSError as error:
             if time.monotonic() > end:
                 raise ConnectionError(

@@ -19,12 +19,13 @@ import numpy as np
 
 from cnnjax import build
 from cnnjax.config import Config
-from cnnjax.data import Dataset
+from cnnjax.data import Dataset, Split
 from cnnjax.train import processes
-from cnnjax.train.batches import batches, permutation
+from cnnjax.train.batches import batches, feed, permutation
 from cnnjax.train.checkpoints import Checkpoints
 from cnnjax.train.epoch import fit_in_chunks, many_steps
 from cnnjax.train.fit import Diverged, Report, fit, ignore, never
+from cnnjax.train.loader import Loader, Pairs
 from cnnjax.train.parallel import Plan, make_plan
 from cnnjax.train.progress import Progress
 from cnnjax.train.step import Method, TrainState, create_state, train_step
@@ -53,21 +54,18 @@ def train(
     plan.check(batch_size=config.batch_size, microbatches=config.microbatches, unit=config.unit)
     steps = build.epochs(config) * build.steps_per_epoch(config, dataset)
     tx = build.build_optimizer(config, steps)
+    loop = _loop(config, plan, build_step(config, plan, net, tx, dataset), dataset.train)
     state = first_state(config, plan, net, tx, dataset)
     state, progress = resumed(state, checkpoints, on_epoch)
-    loop = functools.partial(
-        _loop(config, plan, build_step(config, plan, net, tx, dataset)),
-        state,
-        dataset.train,
-        epochs=build.epochs(config),
-        batch_size=config.batch_size,
-        seed=config.seed,
-        on_epoch=on_epoch,
-        between=saver(checkpoints, config.checkpoint_every, stop),
-        progress=progress,
-    )
     try:
-        return plan.collect(loop().variables)
+        state = loop(
+            state,
+            epochs=build.epochs(config),
+            on_epoch=on_epoch,
+            between=saver(checkpoints, config.checkpoint_every, stop),
+            progress=progress,
+        )
+        return plan.collect(state.variables)
     except Diverged as error:
         last = None if checkpoints is None else checkpoints.last
         known = "no checkpoint" if last is None else f"last good checkpoint: step {last}"
@@ -107,14 +105,25 @@ def _endless(config: Config, dataset: Dataset) -> Iterator[dict[str, np.ndarray]
         yield from batches(dataset.train, batch_size=config.batch_size, order=order)
 
 
-def _loop(config: Config, plan: Plan, step: Any) -> Any:
+def _loop(config: Config, plan: Plan, step: Any, split: Split) -> Callable[..., TrainState]:
+    """Return (state, epochs=, on_epoch=, between=, progress=) -> the state after all epochs."""
+    reading: Any = {"batch_size": config.batch_size, "seed": config.seed}
     if config.unit == "epoch":
         chunk = plan.compile_chunk(many_steps(step))
-        return functools.partial(
-            fit_in_chunks, chunk, every=config.checkpoint_every, put=plan.replicate
-        )
-    part = plan.rows(config.batch_size)
-    return functools.partial(fit, plan.compile(step), place=plan.place, part=part)
+        place: Any = {"every": config.checkpoint_every, "put": plan.replicate}
+        return lambda state, **how: fit_in_chunks(chunk, state, split, **reading, **place, **how)
+    compiled = plan.compile(step)
+    reading["part"] = plan.rows(config.batch_size)
+    if config.data_workers is None:
+        batches = feed(split, **reading)
+        return functools.partial(fit, compiled, feed=batches, place=plan.place)
+    loader = Loader(Pairs(split), **reading, workers=config.data_workers)
+
+    def loop(state: TrainState, **how: Any) -> TrainState:
+        with loader:
+            return fit(compiled, state, loader, place=plan.place, **how)
+
+    return loop
 
 
 def resumed(

@@ -11,10 +11,12 @@ import pytest
 
 from cnnjax.data import Split
 from cnnjax.train import fit as loop
+from cnnjax.train.batches import feed
 from cnnjax.train.fit import Diverged, evaluate, fit
 from cnnjax.train.progress import Progress
 
 SPLIT = Split(np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1), np.arange(10, dtype=np.int32))
+FEEDS = [feed(SPLIT, batch_size=4, seed=seed) for seed in (0, 1)]
 
 
 class State:
@@ -40,7 +42,7 @@ def step(state: Any, batch: dict[str, Any]) -> tuple[State, dict[str, Any]]:
 def test_lines_are_means_over_the_whole_set() -> None:
     lines: list[dict[str, Any]] = []
     state: Any = State()
-    fit(step, state, SPLIT, epochs=2, batch_size=4, seed=0, on_epoch=lines.append)
+    fit(step, state, FEEDS[0], epochs=2, on_epoch=lines.append)
     assert [line["epoch"] for line in lines] == [1, 2]
     assert all(line["loss"] == 4.5 and line["accuracy"] == 0.3 for line in lines)
     assert sorted(state.seen) == sorted([*range(10)] * 2)
@@ -76,7 +78,7 @@ def test_divergence_names_step_and_gradients(monkeypatch: pytest.MonkeyPatch, lo
         "largest gradients a step before: conv/kernel 40, conv/bias 0.5"
     )
     with pytest.raises(Diverged, match=text) as caught:
-        fit(broken, state, SPLIT, epochs=5, batch_size=4, seed=0, on_epoch=lines.append)
+        fit(broken, state, FEEDS[0], epochs=5, on_epoch=lines.append)
     assert caught.value.step == 5
     assert len(lines) == 1
 
@@ -89,7 +91,7 @@ def test_going_on_from_any_step_is_as_if_never_stopped() -> None:
 
     whole: list[dict[str, Any]] = []
     calm: Any = State()
-    fit(step, calm, SPLIT, epochs=3, batch_size=4, seed=1, on_epoch=whole.append)
+    fit(step, calm, FEEDS[1], epochs=3, on_epoch=whole.append)
     for stop in range(1, 9):
         saved: list[str] = []
 
@@ -101,9 +103,9 @@ def test_going_on_from_any_step_is_as_if_never_stopped() -> None:
 
         state: Any = State()
         with pytest.raises(Stop):
-            fit(step, state, SPLIT, epochs=3, batch_size=4, seed=1, between=save)
+            fit(step, state, FEEDS[1], epochs=3, between=save)
         progress = Progress.restored(json.loads(saved[0]))
-        fit(step, state, SPLIT, epochs=3, batch_size=4, seed=1, progress=progress)
+        fit(step, state, FEEDS[1], epochs=3, progress=progress)
         assert state.seen == calm.seen
         assert [timeless(line) for line in progress.lines] == [timeless(line) for line in whole]
 

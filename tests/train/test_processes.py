@@ -8,12 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from process_table import alive, children, gone
 
 from cnnjax.cli import launch, main
 from cnnjax.study.store import TrialFiles
@@ -53,6 +55,56 @@ def test_a_coordinator_that_is_not_there_is_named() -> None:
     port = processes.free_port()
     with pytest.raises(ConnectionError, match=f"nobody answers at 127.0.0.1:{port} within 0 s"):
         processes.join(f"127.0.0.1:{port}", 2, 1, seconds=0)
+
+
+def test_a_process_that_does_not_come_is_named() -> None:
+    with pytest.raises(ConnectionError, match=r"of 3 processes, number 1, 2 did not come within 0"):
+        processes.join(f"127.0.0.1:{processes.free_port()}", 3, 0, seconds=0)
+
+
+def test_processes_meet_whoever_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All go on once all are there, strangers aside; then JAX has the port."""
+    port, met = processes.free_port(), list[int]()
+    service = socket.socket()
+
+    def initialize(*_: Any, process_id: int, **__: Any) -> None:
+        if process_id == 0:
+            service.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            service.bind(("127.0.0.1", port))
+            service.listen()
+        met.append(process_id)
+
+    monkeypatch.setattr("jax.distributed.initialize", initialize)
+    place = f"127.0.0.1:{port}"
+    threads = [
+        threading.Thread(target=processes.join, args=(place, 3, i), kwargs={"seconds": 5})
+        for i in (2, 0, 1)
+    ]
+    for thread in threads[:2]:
+        thread.start()
+    with processes._connected("127.0.0.1", port, 5) as stranger:
+        stranger.sendall(b"GET / HTTP/1.1")
+    time.sleep(0.2)
+    assert not met
+    threads[2].start()
+    for thread in threads:
+        thread.join()
+    service.close()
+    assert sorted(met) == [0, 1, 2]
+
+
+def test_a_coordinator_that_gives_up_is_named() -> None:
+    port = processes.free_port()
+
+    def give_up() -> None:
+        with pytest.raises(ConnectionError, match="number 2 did not come"):
+            processes._gather(port, 3, 0.5)
+
+    first = threading.Thread(target=give_up)
+    first.start()
+    with pytest.raises(ConnectionError, match=f"127.0.0.1:{port} ended before all processes"):
+        processes.join(f"127.0.0.1:{port}", 3, 1, seconds=5)
+    first.join()
 
 
 def test_one_process_has_nobody_to_meet(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,6 +161,48 @@ def test_all_stop_and_start_again_when_one_dies(capsys: Any) -> None:
     assert [member.status for member in started[0]] == [-signal.SIGKILL, -signal.SIGKILL]
 
 
+PARENT = """
+import subprocess, sys, time
+code = "import os, time; from cnnjax.train.lifeline import end_with; end_with(os.getppid());"
+child = subprocess.Popen([sys.executable, "-c", code + "print(1, flush=True); time.sleep(60)"])
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_process_ends_with_its_parent() -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child, ready = int(parent.stdout.readline()), parent.stdout.readline()
+    assert ready == "1\n" and alive(child)
+    parent.kill()
+    parent.wait()
+    assert gone([child], seconds=5)
+    parent.stdout.close()
+
+
+@pytest.mark.slow
+def test_kill_9_of_the_launcher_ends_its_processes(tmp_path: Path) -> None:
+    """And the same command goes on from the last checkpoint, to the bits of an undisturbed run."""
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    words, env = [*WORDS, "--epochs=20", "--checkpoint_every=3"], environment(tmp_path, 1)
+    run([*words, f"--out={calm}"], 2, env)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cnnjax", "launch", "--nproc=2", "--", "train", *words,
+         f"--out={killed}"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    while not (killed / "checkpoints" / "6").exists():
+        time.sleep(0.02)
+    workers = children(process.pid)
+    assert len(workers) == 2
+    process.kill()
+    process.wait()
+    assert gone(workers, seconds=10)
+    assert not (killed / "result.json").exists()
+    run([*words, f"--out={killed}"], 2, env)
+    assert (variables(killed) == variables(calm)).all()
+
+
 def test_it_gives_up(capsys: Any) -> None:
     assert launch.supervise(lambda: members("import sys; sys.exit(134)", SLEEP), 1) == 70
     errors = capsys.readouterr().err.splitlines()
@@ -116,6 +210,15 @@ def test_it_gives_up(capsys: Any) -> None:
         "cnnjax launch: process 0 ended with status 134; restart 1 of 1",
         "cnnjax launch: process 0 ended with status 134",
     ]
+
+
+def test_sigterm_in_the_first_second_is_no_crash(capsys: Any) -> None:
+    """Processes that cannot save yet are ended by it, and not started again."""
+    tries = iter([members(SLEEP, SLEEP)])
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    assert launch.supervise(lambda: next(tries), 5) == 75
+    assert capsys.readouterr().err.startswith("cnnjax launch: stopped before anything was saved")
 
 
 def test_a_mistake_is_not_tried_again(capsys: Any) -> None:
@@ -132,6 +235,7 @@ def test_a_mistake_is_not_tried_again(capsys: Any) -> None:
         (["--nproc=2"], "expected -- train"),
         (["--nproc=2", "--", "study"], "expected -- train ... after the flags, got study"),
         (["--nproc=0", "--", "train"], "nproc"),
+        (["--nproc=2", "more", "--", "train"], "expected flags only before --, got 'more'"),
     ],
 )
 def test_mistakes_are_one_line(words: list[str], message: str, capsys: Any) -> None:
@@ -198,7 +302,8 @@ def test_kill_9_of_any_process_ends_in_the_same_bits(tmp_path: Path, victim: int
 
 
 @pytest.mark.slow
-def test_sigterm_to_all_and_two_processes_go_on_as_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", ["launcher", "process"])
+def test_sigterm_to_all_or_one_and_two_processes_go_on_as_one(tmp_path: Path, told: str) -> None:
     """Stopped in 2 processes, restored in 1: bit-exact to restore, then within rounding."""
     calm, out = tmp_path / "calm", tmp_path / "out"
     words, env = [*WORDS, "--epochs=20", "--checkpoint_every=3"], environment(tmp_path, 2)
@@ -209,22 +314,9 @@ def test_sigterm_to_all_and_two_processes_go_on_as_one(tmp_path: Path) -> None:
     )  # fmt: skip
     while not (out / "checkpoints" / "6").exists():
         time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
+    os.kill(process.pid if told == "launcher" else children(process.pid)[1], signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 75, errors
     assert "the same command goes on from there" in errors.splitlines()[-1]
     run([*words, f"--out={out}"], 0, env)
     assert np.max(np.abs(variables(out) - variables(calm))) < 1e-4
-
-
-def children(pid: int) -> list[int]:
-    """Return the processes started by `pid`, oldest first."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-        except (OSError, ValueError, IndexError):
-            continue
-        if parent == pid:
-            found.append(int(path.name))
-    return sorted(found)

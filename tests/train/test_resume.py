@@ -21,7 +21,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from cnnjax.config import Config
 from cnnjax.study.compilation import use_cache
-from cnnjax.study.store import TrialFiles
+from cnnjax.study.store import Store, TrialFiles
 from cnnjax.study.trial import run_in
 from cnnjax.train.checkpoints import CheckpointError
 from cnnjax.train.training import Stopped
@@ -136,6 +136,29 @@ def test_another_run_is_refused_before_anything_is_touched(tmp_path: Path) -> No
         run_in(TrialFiles(out), replace(CONFIG, seed=1))
 
 
+def test_a_loss_that_is_not_finite_is_status_1_without_a_directory_too(capsys: Any) -> None:
+    from cnnjax.cli import main
+
+    assert main(["train", *WORDS, "--lr=1e36", "--optimizer=sgd", "--norm=none"]) == 1
+    errors = capsys.readouterr().err
+    assert "cnnjax train: diverged: the loss is" in errors and errors.count("\n") == 1
+
+
+def test_what_is_in_use_or_not_ours_is_left_alone(tmp_path: Path, capsys: Any) -> None:
+    from cnnjax.cli import main
+
+    with Store(tmp_path).lock():
+        assert main(["train", *WORDS, f"--out={tmp_path}"]) == 2
+    errors = capsys.readouterr().err
+    assert "in use by a running command" in errors and errors.count("\n") == 1
+    (tmp_path / "config.json").write_text("mine: not JSON")
+    assert main(["train", *WORDS, f"--out={tmp_path}"]) == 2
+    errors = capsys.readouterr().err
+    assert "holds a config.json that is no trial's" in errors and errors.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "config.json"}
+    assert (tmp_path / "config.json").read_text() == "mine: not JSON"
+
+
 def test_divergence_names_the_last_good_checkpoint(tmp_path: Path) -> None:
     config = replace(CONFIG, optimizer="sgd", lr=1e36, norm="none", warmup=0.0, checkpoint_every=1)
     result = run_in(TrialFiles(tmp_path / "out"), config)
@@ -218,9 +241,16 @@ def test_sigterm_saves_and_says_resumable(calm: Any, tmp_path: Path) -> None:
         (["--parallel=pmpa"], "did you mean pmap"),
         (["--microbatches=3"], "batch_size: expected a multiple of 3"),
         (["--unit=epoch", "--parallel=pmap"], "unit: expected step with pmap, got 'epoch'"),
-        (["--lr=-1"], "lr: expected a number >= 0"),
+        (["--lr=-1"], "lr: expected a number from 0.0 to 1e+38, got -1"),
         (["--epochs=0"], "epochs: expected an integer >= 1"),
         (["--coordinator=localhost:99"], "expected all three or none"),
+        (["--threads=100000"], "threads: expected an integer from 1 to 1024, got 100000"),
+        (["--out="], "out: expected a directory, got ''"),
+        (["--lr=nan"], "lr: expected a number from 0.0 to 1e+38, got nan"),
+        (["--lr=1e39"], "lr: expected a number from 0.0 to 1e+38, got 1e+39"),
+        (["--profile=/dev/null/x"], "Not a directory: '/dev/null/x'"),
+        (["--epochs=1.5"], "epochs: expected int, got '1.5'"),
+        (["--seed=-1"], "seed: expected an integer from 0"),
     ],
 )
 def test_mistakes_are_one_line(words: list[str], message: str, capsys: Any) -> None:

@@ -15,15 +15,13 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cnnjax.study.engines.interface import Event, Job, Queue, Resources, Work, attempt
+from cnnjax.train.lifeline import end_with
 
-ORPHAN_CHECK_SECONDS = 0.5
 # A worker is a process with its own JAX: hundreds of MB.
 MOST_WORKERS_A_CORE = 16
 
@@ -142,7 +140,7 @@ def _stop(worker: Worker) -> None:
 def _serve(pipe: Any, work: Work, threads: int, shared: bool, parent: int) -> None:
     """Run trials as they come, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    end_with(parent)  # no trial may run twice after a restart
     os.environ["NPROC"] = str(threads)
     if shared:  # JAX would take 75 % of a GPU for the first worker alone
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -150,10 +148,3 @@ def _serve(pipe: Any, work: Work, threads: int, shared: bool, parent: int) -> No
         while True:
             job = pipe.recv()
             pipe.send(attempt(work, job, pipe.send))
-
-
-def _watch(parent: int) -> None:
-    """End this process when its parent is gone, so that no trial runs twice after a restart."""
-    while os.getppid() == parent:
-        time.sleep(ORPHAN_CHECK_SECONDS)
-    os._exit(1)
