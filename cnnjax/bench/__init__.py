@@ -16,6 +16,8 @@ WORKLOADS: Mapping[str, tuple[str, str]] = {
     "conv": ("cnnjax.bench.conv", "convolution and its gradients, alone and inside a scan"),
     "seeds": ("cnnjax.bench.seeds", "8 seeds one after another, as one program, in processes"),
     "data": ("cnnjax.bench.data", "images a second from memory and JPEG files, beside the step"),
+    "step": ("cnnjax.bench.step", "a training step of three networks"),
+    "epoch": ("cnnjax.bench.epoch", "an epoch as one dispatch, beside the host loop"),
     "shifts": ("cnnjax.bench.shifts", "all circular shifts by one dense pass, beside rolling"),
     "engine": ("cnnjax.bench.engine", "what the engine of studies costs a trial"),
 }
