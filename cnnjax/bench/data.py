@@ -7,6 +7,7 @@ loader share the processor, so what counts in training is the sum where the step
 
 from __future__ import annotations
 
+import collections
 import itertools
 import os
 import tempfile
@@ -29,7 +30,7 @@ from cnnjax.train.parallel import make_plan
 from cnnjax.train.training import build_step, first_state
 
 CONFIG = Config(net="cnn", widths=(32, 64, 128), dense=(128,), batch_size=128, train_shift=0)
-BATCHES = 4
+BATCHES = 8
 IMAGES = BATCHES * CONFIG.batch_size
 SIZES = (32, 64)
 GROUP = ("images from",)
@@ -65,10 +66,12 @@ def from_files(size: int) -> Mapping[str, Candidate | str]:
 def loading(files: JpegFiles, workers: int) -> Candidate | str:
     """Return the next batches of one running loader as a candidate."""
     try:
-        stream = Loader(files, batch_size=CONFIG.batch_size, seed=0, workers=workers).iterator()
+        loader = Loader(files, batch_size=CONFIG.batch_size, seed=0, workers=workers)
     except ValueError as error:
         return str(error)
-    return Candidate(lambda: list(itertools.islice(stream, BATCHES)))
+    stream = loader.iterator()
+    # What was read while the others were measured is no work of this turn: it comes on top.
+    return Candidate(lambda: collections.deque(itertools.islice(stream, loader.ahead + BATCHES), 0))
 
 
 class JpegFiles:

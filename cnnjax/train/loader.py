@@ -140,6 +140,11 @@ class Loader:
             stream = stream.mp_prefetch(how, worker_init_fn=_begin)
         return iter(stream)
 
+    @property
+    def ahead(self) -> int:
+        """The most batches that lie read and not yet asked for."""
+        return (THREADS + 1 + WAITING) * self._workers or THREADS + 1
+
     def close(self) -> None:
         """Stop reading; end the worker processes."""
         if self._open is not None:
