@@ -28,7 +28,7 @@ def test_none_means_as_published() -> None:
         lambda x: net.init(jax.random.key(0), x), jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.float32)
     )
     kernels = [v["kernel"].shape for v in variables["params"].values() if "kernel" in v]
-    assert kernels == [(784, 120), (120, 84), (84, 10)]
+    assert kernels == [(400, 120), (120, 84), (84, 10)]
 
 
 def test_equal_configs_build_equal_networks() -> None:

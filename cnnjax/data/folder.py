@@ -112,6 +112,8 @@ def divide(directory: Path, params: Mapping[str, Any]) -> dict[str, Found]:
             odd = sorted({*found.classes} ^ {*parts["train"].classes})
             raise ValueError(f"folder: train and {name} differ in the classes {', '.join(odd)}")
     shares = {name: params[name + "_share"] for name in ("validation", "test") if name not in parts}
+    if shares.get("test") == 0:
+        raise ValueError("folder: test_share=0.0 leaves no picture for test; expected a share > 0")
     return {**parts, **split(parts["train"], seed=params["seed"], **shares)}
 
 

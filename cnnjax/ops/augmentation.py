@@ -130,7 +130,8 @@ def luminance(image: jax.Array) -> jax.Array:
     """Return (H, W, 1): the luminance of three channels, the mean of any other number."""
     if image.shape[-1] != 3:
         return jnp.mean(image, axis=-1, keepdims=True)
-    return jnp.sum(image * jnp.array(LUMINANCE, image.dtype), axis=-1, keepdims=True)
+    weights = jnp.array(LUMINANCE, image.dtype).reshape((1,) * (image.ndim - 1) + (3,))
+    return jnp.sum(image * weights, axis=-1, keepdims=True)
 
 
 def _blend(origin: jax.Array, image: jax.Array, factor: Any) -> jax.Array:

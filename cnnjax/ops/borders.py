@@ -26,11 +26,11 @@ def bordered(x: jax.Array, *, sides: Sides, mode: str) -> jax.Array:
     """Return x with `sides` (before, after) of rows and columns; mode: wrap, reflect or edge."""
     size = x.shape[-3:-1]
     if any(max(side) > n - SPARED[mode] for side, n in zip(sides, size, strict=True)):
-        return _going_round(x, sides, mode)
+        return _going_round(x, sides=sides, mode=mode)
     return _bordered(x, sides=sides, mode=mode)
 
 
-def _going_round(x: jax.Array, sides: Sides, mode: str) -> jax.Array:
+def _going_round(x: jax.Array, *, sides: Sides, mode: str) -> jax.Array:
     for axis, side in zip(AXES, sides, strict=True):
         widths = [(0, 0)] * x.ndim
         widths[axis] = side
@@ -79,7 +79,10 @@ def _copies(size: int, side: tuple[int, int], mode: str) -> list[tuple[int, int,
 
 
 _bordered: Function = multilinear(
-    "bordered", _grown, {0: lambda g, x, *, sides, mode: _folding(g, sides=sides, mode=mode)}
+    "bordered",
+    _grown,
+    {0: lambda g, x, *, sides, mode: _folding(g, sides=sides, mode=mode)},
+    plain=_going_round,
 )
 _folding: Function = multilinear(
     "folded", _folded, {0: lambda x, g, *, sides, mode: _bordered(x, sides=sides, mode=mode)}

@@ -33,15 +33,17 @@ def multilinear(
     transposes: Mapping[int, Function],
     *,
     batch: Callable[..., tuple[jax.Array, int]] | None = None,
+    plain: Function | None = None,
 ) -> Function:
     """Return `forward` as a map linear in each argument of `transposes`, the others constants.
 
     forward(*args, **static) takes any leading axes on all of its arguments alike (or else `batch`
     says what `vmap` does). transposes[i](cotangent, *args, **static) returns the cotangent of
-    argument i; args[i] is there a ShapeDtypeStruct.
+    argument i; args[i] is there a ShapeDtypeStruct. `plain` is the form for those who read or
+    export programs, where it differs.
     """
     primitive = Primitive(f"cnnjax_{name}")
-    FORWARDS[primitive] = forward
+    FORWARDS[primitive] = plain or forward
     primitive.def_impl(_compiled(forward))
     primitive.def_abstract_eval(functools.partial(_abstract, forward))
     mlir.register_lowering(primitive, mlir.lower_fun(forward, multiple_results=False))

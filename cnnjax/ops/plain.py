@@ -9,6 +9,7 @@ examples.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ from cnnjax.ops.multilinear import FORWARDS
 def plain(function: Callable[..., jax.Array], *examples: Any) -> Callable[..., jax.Array]:
     """Return `function` for arguments of the examples' shapes and types; it has one result."""
     program = jax.make_jaxpr(function)(*examples)
-    return lambda *args: _run(program, *args)[0]
+    return lambda *args: _run(program, *jax.tree.leaves(args))[0]
 
 
 def _run(program: ClosedJaxpr, *args: Any) -> list[Any]:
@@ -44,7 +45,7 @@ def _run(program: ClosedJaxpr, *args: Any) -> list[Any]:
 def _apply(equation: Any, args: Sequence[Any]) -> Sequence[Any]:
     primitive, params = equation.primitive, equation.params
     if primitive in FORWARDS:
-        return [FORWARDS[primitive](*args, **params)]
+        return _run(jax.make_jaxpr(functools.partial(FORWARDS[primitive], **params))(*args), *args)
     if primitive.name in RULES:
         return RULES[primitive.name](args, params)
     results = primitive.bind(*args, **params)

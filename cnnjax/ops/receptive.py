@@ -11,7 +11,6 @@ is, never less than the truth, and products inside a loop are not counted.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from cnnjax.ops.multilinear import FORWARDS
+from cnnjax.ops.plain import plain
 from cnnjax.ops.views import PRODUCTS, RULES, View, Views, split, union
 
 ENTER, LEAVE = "cnnjax>", "cnnjax<"
@@ -63,7 +62,7 @@ def leave(y: jax.Array, name: str) -> jax.Array:
 
 def read(function: Callable[..., Any], *args: Any, watch: int) -> Reading:
     """Trace function(*args) and read it; args[watch] is the image (N, H, W, C)."""
-    program = jax.make_jaxpr(function)(*args)
+    program = jax.make_jaxpr(plain(function, *args))(*args)
     before = len(jax.tree.leaves(args[:watch]))
     seen = [BLIND] * len(program.jaxpr.invars)
     seen[before] = (View(0, 0, (0, 1, 0, 0)), View(0, 0, (0, 0, 1, 0)))
@@ -124,10 +123,6 @@ def _branches(equation: Any, seen: Sequence[Both], reading: Reading) -> list[Bot
 
 def _inner(equation: Any) -> Any:
     """Return the program inside an equation that only calls it, None for others."""
-    forward = FORWARDS.get(equation.primitive)
-    if forward is not None:
-        avals = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in equation.invars]
-        return jax.make_jaxpr(functools.partial(forward, **equation.params))(*avals).jaxpr
     if equation.primitive.name not in CALLS:
         return None
     inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))

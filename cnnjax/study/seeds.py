@@ -40,9 +40,8 @@ def engine(strategy: str | None, name: str) -> Engine:
     """
     strategy = strategy or ("vmapped" if name == "local" and accelerated() else "processes")
     spec.find(SEEDS_STRATEGIES, strategy, "seeds_strategy")
-    run = engines.find(name)
     if strategy == "processes":
-        return run
+        return engines.find(name)
     if name != "local":
         raise ValueError(
             f"seeds_strategy: {strategy!r} is for --engine=local, got --engine={name}; "
@@ -50,6 +49,7 @@ def engine(strategy: str | None, name: str) -> Engine:
         )
     if strategy == "vmapped":
         return vmapped
+    run = engines.find(name)
     return lambda jobs, work, resources: run(jobs, work, dataclasses.replace(resources, workers=1))
 
 

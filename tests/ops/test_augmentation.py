@@ -115,7 +115,7 @@ def test_crop_is_a_magnified_part() -> None:
 
 def test_turning_there_and_back() -> None:
     rows, columns = np.indices((31, 31)) - 15.0
-    bump = jnp.asarray(200 * np.exp(-(rows**2 + columns**2 / 3) / 40), jnp.float32)[..., None]
+    bump = jnp.asarray(200 * np.exp(-(rows**2 + columns**2 / 3) / 24), jnp.float32)[..., None]
     turned = aug._affine(bump, degrees=30.0)
     assert np.abs(turned - bump).max() > 20
     assert np.abs(aug._affine(turned, degrees=-30.0) - bump).max() < 8

@@ -6,19 +6,20 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from cnnjax.study.engine import Event
 
 from cnnjax.cli import main
-from cnnjax.config import Config, trial_id
-from cnnjax.study import seeds
-from cnnjax.study.run import in_order
-from cnnjax.study.seeds import SEEDS_STRATEGIES, chosen
+from cnnjax.config import Config, to_dict, trial_id
+from cnnjax.study import engines, seeds
+from cnnjax.study.engines.interface import Event, Job, Resources
+from cnnjax.study.seeds import SEEDS_STRATEGIES
 from cnnjax.study.store import Store
+from cnnjax.study.work import run_job
 
 CONFIG = Config(
     pool="max",
@@ -38,9 +39,10 @@ CONFIGS = [replace(CONFIG, seed=seed) for seed in (0, 1)] + [replace(CONFIG, poo
 
 
 def ran(strategy: str, out: Path) -> tuple[dict[str, Any], list[Event]]:
-    events: list[Event] = []
-    run = SEEDS_STRATEGIES[strategy]
-    run(CONFIGS, str(out), workers=2, on_event=events.append)
+    Store(out).claim({"name": "seeds", "fixed": {}})
+    jobs = [Job(trial_id(config), to_dict(config)) for config in CONFIGS]
+    run = seeds.engine(strategy, "local")
+    events = list(run(jobs, partial(run_job, out=str(out)), Resources(workers=2)))
     return Store(out).results(map(trial_id, CONFIGS)), events
 
 
@@ -70,10 +72,16 @@ def test_all_strategies_write_the_same_trials(tmp_path: Path) -> None:
 
 
 def test_the_platform_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert chosen(None) == "processes"
-    monkeypatch.setattr(seeds.jax, "default_backend", lambda: "gpu")
-    assert chosen(None) == "vmapped"
-    assert chosen("processes") == "processes"
+    monkeypatch.setattr(seeds, "accelerated", lambda: False)
+    assert seeds.engine(None, "local") is engines.find("local")
+    monkeypatch.setattr(seeds, "accelerated", lambda: True)
+    assert seeds.engine(None, "local") is seeds.vmapped
+    assert seeds.engine("processes", "local") is engines.find("local")
+
+
+def test_one_program_runs_here_alone() -> None:
+    with pytest.raises(ValueError, match="'vmapped' is for --engine=local, got --engine=slurm"):
+        seeds.engine("vmapped", "slurm")
 
 
 def test_an_unknown_strategy_is_one_line(tmp_path: Path, capsys: Any) -> None:
@@ -81,18 +89,6 @@ def test_an_unknown_strategy_is_one_line(tmp_path: Path, capsys: Any) -> None:
     assert main(words) == 2
     assert "seeds_strategy: unknown name 'vmaped'; did you mean vmapped" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
-
-
-def test_one_seed_of_every_arm_comes_first() -> None:
-    arms = [replace(CONFIG, stride=s, seed=seed) for s in (2, 1) for seed in (0, 1, 2)]
-    assert [(c.stride, c.seed) for c in in_order(arms)] == [
-        (1, 0),
-        (2, 0),
-        (1, 1),
-        (2, 1),
-        (1, 2),
-        (2, 2),
-    ]
 
 
 @pytest.mark.slow

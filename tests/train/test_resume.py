@@ -150,7 +150,7 @@ def test_what_is_in_use_or_not_ours_is_left_alone(tmp_path: Path, capsys: Any) -
     with Store(tmp_path).lock():
         assert main(["train", *WORDS, f"--out={tmp_path}"]) == 2
     errors = capsys.readouterr().err
-    assert "in use by a running command" in errors and errors.count("\n") == 1
+    assert "in use by a running study" in errors and errors.count("\n") == 1
     (tmp_path / "config.json").write_text("mine: not JSON")
     assert main(["train", *WORDS, f"--out={tmp_path}"]) == 2
     errors = capsys.readouterr().err
