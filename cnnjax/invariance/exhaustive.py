@@ -35,6 +35,7 @@ from cnnjax.invariance import logits as moved
 from cnnjax.layers.pooling import POOLS
 from cnnjax.ops import padding as pads
 from cnnjax.ops import shifts as moves
+from cnnjax.ops.windows import wide
 
 AGREE = 1e-4
 Size = tuple[int, int]
@@ -52,10 +53,10 @@ class Exhaustive(NamedTuple):
 def exhaustive_logits(
     net: nn.Module, variables: Any, x: Any, *, memory: int = moved.MEMORY, batch_size: int = 256
 ) -> np.ndarray:
-    """Return the logits (N, H*W, classes), float32, of x (N, H, W, C) at all circular shifts.
+    """Return the logits (N, H*W, classes) of x (N, H, W, C) at all circular shifts.
 
     Row-major: row r belongs to roll(x, divmod(r, W)). Equal to rolling and running every shift, bit
-    for bit where the net's arithmetic is exact, else to rounding. `net` is called
+    for bit where the net's arithmetic is exact, else to rounding; float32 or wider. `net` is called
     net.apply(variables, x, train=False); memory, batch_size and errors as in `shift_logits`.
     """
     return exhaustive(net, variables, x, memory=memory, batch_size=batch_size).logits
@@ -237,7 +238,7 @@ def _dense_pass(net: nn.Module, phases: Phases, variables: Any, x: jax.Array) ->
 
 @functools.partial(jax.jit, static_argnums=0)
 def _run(net: nn.Module, variables: Any, x: jax.Array) -> jax.Array:
-    return _dense_pass(net, Phases(), variables, x).astype(jnp.float32)
+    return wide(_dense_pass(net, Phases(), variables, x))
 
 
 def _dense_logits(
@@ -246,10 +247,11 @@ def _dense_logits(
     """Return (row phases, column phases, N, classes)."""
     distinct = lattice[0] * lattice[1]
     call = functools.partial(_run, net, variables)
-    shape = jax.eval_shape(call, x[:1]).shape
+    one = jax.eval_shape(call, x[:1])
+    shape = one.shape
     if len(shape) != 2 or shape[0] != distinct:
         raise NotDense(f"expected {distinct} rows of logits from one image, got shape {shape}")
-    result = 4 * len(x) * x.shape[1] * x.shape[2] * shape[1]
+    result = one.dtype.itemsize * len(x) * x.shape[1] * x.shape[2] * shape[1]
     most = min(len(x), max(1, batch_size // distinct))
     row = moved.row_bytes(functools.partial(call, x[:1]))
     rows = moved.within_memory(memory, result=result, row=row, most=most)

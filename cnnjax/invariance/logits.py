@@ -25,6 +25,7 @@ import numpy as np
 from jax.extend import core
 
 from cnnjax.ops import shifts as moves
+from cnnjax.ops.windows import wide
 
 Apply = Callable[..., Any]
 
@@ -60,7 +61,7 @@ def shift_logits(
     batch_size: int = 256,
     check: bool = True,
 ) -> np.ndarray:
-    """Return the logits (N, K, classes), float32, of x (N, H, W, C) under K shifts.
+    """Return the logits (N, K, classes), float32 or wider, of x (N, H, W, C) under K shifts.
 
     `apply` maps images (B, H', W', C) to logits (B, classes) in evaluation mode; with `variables`
     it is called apply(variables, images) and pays one compilation for all weights. `shifts` is
@@ -118,13 +119,13 @@ def rows_that_fit(
     if most < 1:
         raise ValueError(f"batch_size: expected an int >= 1, got {most}")
     call = functools.partial(chunk, variables, x, *_first(offsets, 1))
-    shape = jax.eval_shape(call).shape
+    found = jax.eval_shape(call)
+    shape = found.shape
     if len(shape) != 2:
         raise ValueError(f"apply: expected logits (batch, classes), got shape {shape} for batch 1")
     total = len(x) * len(offsets)
-    return within_memory(
-        memory, result=4 * total * shape[1], row=row_bytes(call), most=min(most, total)
-    )
+    result = found.dtype.itemsize * total * shape[1]
+    return within_memory(memory, result=result, row=row_bytes(call), most=min(most, total))
 
 
 def within_memory(memory: int, *, result: int, row: int, most: int) -> int:
@@ -189,7 +190,7 @@ def _chunk(
     call: Apply, boundary: str, variables: Any, x: jax.Array, index: jax.Array, offsets: jax.Array
 ) -> jax.Array:
     moved = moves.move(x[index], offsets, boundary)
-    return call(variables, moved).astype(jnp.float32)
+    return wide(call(variables, moved))
 
 
 def _loop(

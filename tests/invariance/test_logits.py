@@ -120,3 +120,16 @@ def test_bad_input_is_one_line(function, arguments, error, words):
 def test_images_have_four_axes():
     with pytest.raises(ValueError, match=r"N, H, W, C"):
         shift_logits(apply, IMAGES[0])
+
+
+def test_float64_logits_are_not_rounded() -> None:
+    """A certificate compares with `==`: what float32 would round away must be seen."""
+    with jax.enable_x64(True):
+        x = np.random.default_rng(0).normal(size=(1, 4, 4, 1))
+
+        def apply(images: jax.Array) -> jax.Array:
+            return 2.0**30 + images[:, 0, 0]
+
+        logits = shift_logits(apply, x)
+        assert logits.dtype == np.float64
+        assert len(np.unique(logits)) == 16
