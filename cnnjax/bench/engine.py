@@ -31,7 +31,7 @@ def candidates(trials: int) -> Mapping[str, Candidate]:
     config = to_dict(Config())
 
     def jobs(root: str) -> list[Job]:
-        return [Job(f"{i:012x}", {"out": root, "config": config}) for i in range(trials)]
+        return [Job({f"{i:012x}": {"out": root, "config": config}}) for i in range(trials)]
 
     def engine() -> int:
         with tempfile.TemporaryDirectory() as root:
@@ -44,15 +44,16 @@ def candidates(trials: int) -> Mapping[str, Candidate]:
     return {"local": Candidate(engine), "loop": Candidate(loop)}
 
 
-def empty_trial(job: Job, report: Report) -> Event:
+def empty_trial(job: Job, report: Report) -> list[Event]:
     """Do what every trial does beside training: start JAX, write its files, report one epoch."""
     from cnnjax.study.environment import describe
 
-    files = Store(job.config["out"]).trial(job.trial_id)
-    files.start(job.config["config"], describe(threads=1))
+    ((trial_id, given),) = job.trials.items()
+    files = Store(given["out"]).trial(trial_id)
+    files.start(given["config"], describe(threads=1))
     line = {"epoch": 1, "loss": 0.0}
     files.log(line)
-    report(Event("epoch", job.trial_id, line))
-    result = {"id": job.trial_id, "status": "failed", "reason": "nothing to do"}
+    report(Event("epoch", trial_id, line))
+    result = {"id": trial_id, "status": "failed", "reason": "nothing to do"}
     files.finish(result)
-    return Event("failed", job.trial_id, result)
+    return [Event("failed", trial_id, result)]

@@ -1,7 +1,7 @@
 """What a study shows while it runs: a bar with the time left on a terminal, plain lines elsewhere.
 
     with Progress(study, out) as progress:
-        run_study(study, out, workers=2, on_plan=progress.plan, on_event=progress.event)
+        run_study(study, out, on_plan=progress.plan, on_event=progress.event)
 
 Ctrl-C and SIGTERM leave with a line that says how to go on.
 """

@@ -8,6 +8,7 @@ Run a grid of trials and write its tables, figures and report.
   cnnjax study mine.py                            a file that defines STUDY
   cnnjax study --engine=ray --gpus=0.25           four trials share a GPU
   cnnjax study --engine=slurm --slurm=partition=gpu,time=120 --gpus=1
+  cnnjax study --seeds_strategy=vmapped           all seeds of an arm as one program
 
 Start an interrupted study again with the same command: finished trials are not run again. Exit
 status: 0, or 1 where a trial failed, 2 for a mistake, 130 for Ctrl-C.
@@ -20,6 +21,7 @@ import importlib
 import importlib.util
 import os
 import pkgutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +76,17 @@ def main(words: list[str]) -> int:
 
 
 def define_engine(flags: Flags) -> None:
-    """Define the flags that say what runs the trials, and on what."""
-    names = "; ".join(f"{name}: {card.text}" for name, card in ENGINES.items())
-    flags.string("engine", "local", f"what runs the trials. {names}")
-    flags.integer("workers", None, "trials at a time; never changes a result (default: all cores)")
+    """Define the flags that say what runs the trials, on what, and which of them together."""
+    flags.string("engine", "local", f"what runs the trials. {_texts(ENGINES)}")
+    flags.integer(
+        "workers",
+        None,
+        "trials at a time, of vmapped ones programs; never changes a result (default: all cores)",
+    )
     flags.string(
         "seeds_strategy",
         None,
-        f"how the seeds of an arm run: {', '.join(SEEDS_STRATEGIES)} "
+        f"how the seeds of an arm run. {_texts(SEEDS_STRATEGIES)} "
         "(default: processes on CPU, vmapped on accelerators)",
     )
     flags.string("cpus", None, "CPUs of a trial, for ray and slurm (default: its threads)")
@@ -182,6 +187,10 @@ def show(outcome: Outcome, study: Study, console: Console) -> int:
     console.print(f"\n{outcome.answer}\n", highlight=False)
     console.print(f"report: {outcome.report}", highlight=False, soft_wrap=True)
     return 1 if outcome.failed else 0
+
+
+def _texts(cards: Mapping[str, Any]) -> str:
+    return "; ".join(f"{name}: {card.text}" for name, card in cards.items())
 
 
 def _amount(name: str, text: str) -> float:

@@ -128,7 +128,10 @@ class Dataset:
 
     def __post_init__(self) -> None:
         shape = self.train.images.shape[1:]
-        for name, split in (("train", self.train), ("test", self.test)):
+        splits = {"train": self.train, "test": self.test, "validation": self.validation}
+        for name, split in splits.items():
+            if split is None:
+                continue
             check_split(f"dataset {self.name}: {name}", split, self.num_classes)
             if split.images.shape[1:] != shape:
                 raise ValueError(

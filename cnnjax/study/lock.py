@@ -38,7 +38,7 @@ def hold(root: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BlockingIOError(
-                f"--out={root} is in use by a running study; wait for it or stop it"
+                f"--out={root} is in use by a running command; wait for it or stop it"
             ) from None
         except OSError as error:
             if error.errno not in NO_LOCKS:

@@ -17,8 +17,8 @@ import pandas as pd
 
 from cnnjax import data
 from cnnjax.config import Config, from_dict, identity, to_dict, trial_id
-from cnnjax.study import grid, report, results, seeds
-from cnnjax.study.engines.interface import Event, Job, Resources
+from cnnjax.study import engines, grid, report, results, seeds
+from cnnjax.study.engines.interface import Event, Resources
 from cnnjax.study.files import everywhere, is_store
 from cnnjax.study.grid import Study, Trial
 from cnnjax.study.rows import failed
@@ -93,21 +93,28 @@ def run_study(
 ) -> Outcome:
     """Run every trial of `choice` that has no result yet, then write the tables and the report.
 
-    seeds_strategy: a row of SEEDS_STRATEGIES, None for the platform's own. ValueError for a
-    mistake, OSError where a file cannot be written, ChildProcessError where workers die whatever
-    the trial.
+    engine, seeds_strategy: rows of ENGINES and SEEDS_STRATEGIES, the latter None for what suits
+    where the trials run. ValueError for a mistake, OSError where a file cannot be written,
+    ChildProcessError where workers die whatever the trial.
     """
-    run = seeds.engine(seeds_strategy, engine)
+    run = engines.find(engine)
     store = Store(out)
     trials = check(study, store)
+    strategy = seeds.choose(
+        seeds_strategy,
+        engine=engine,
+        resources=resources,
+        configs=[trial.runs for trial in trials],
+    )
+    resources = _with_folder(strategy.limit(resources), store)
     with store.lock():
         store.claim(study.describe())
         todo = plan(trials, store, retry_failed=retry_failed)  # not before: another may have run
         todo = replace(todo, missing=choice.of(todo.trials, todo.missing))
         on_plan(todo)
         work = partial(run_job, out=everywhere(store.root), again=retry_failed)
-        jobs = [Job(trial_id(c), to_dict(c), c.threads) for c in todo.missing]
-        for event in _recorded(run(jobs, work, _with_folder(resources, store)), store, todo):
+        jobs = strategy.jobs(todo.missing)
+        for event in _recorded(run(jobs, work, resources), store, todo):
             on_event(event)
         return conclude(store, study, todo.trials)
 

@@ -1,109 +1,106 @@
-"""SEEDS_STRATEGIES: how the trials of a study that differ in the seed alone come to their numbers.
+"""SEEDS_STRATEGIES: how trials that differ in the seed alone become the jobs of an engine.
 
-    run = engine(None, "local")
-    for event in run(jobs, work, resources): ...
+    strategy = choose(None, engine="local", resources=Resources(), configs=configs)
+    engine(strategy.jobs(configs), work, strategy.limit(resources))
 
-All strategies write the same files of the same trials. "vmapped" gives the numbers of a trial alone
-up to rounding, the others bit for bit.
+A strategy says which trials one worker runs at a time and how many workers there are; engines run
+whatever jobs they get. All write the same files of the same trials.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
-import importlib.util
 import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 
-from cnnjax import build, data, spec
-from cnnjax.config import Config, from_dict, to_dict, trial_id
-from cnnjax.study import engines
-from cnnjax.study.engines.interface import Engine, Event, Job, Report, Resources, Work
-from cnnjax.study.environment import describe
-from cnnjax.study.store import Store
-from cnnjax.study.trial import failure, learnt_from, limit_threads, row
-from cnnjax.train.seeds import group, train_seeds
+from cnnjax import spec
+from cnnjax.config import Config, to_dict, trial_id
+from cnnjax.study.engines.interface import Job, Resources
+from cnnjax.train.seeds import TOGETHER, fits_together, group
 
-SEEDS_STRATEGIES: Mapping[str, str] = {
-    "sequential": "one after another, in one worker process",
-    "processes": "side by side, as the engine does",
-    "vmapped": "as one program, in this process",
+
+def _apart(configs: Sequence[Config]) -> list[list[Config]]:
+    return [[config] for config in configs]
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """What is told of it, which trials are a job, and how many workers there are unless told."""
+
+    text: str
+    groups: Callable[[Sequence[Config]], list[list[Config]]] = _apart
+    workers: int | None = None
+
+    def jobs(self, configs: Sequence[Config]) -> list[Job]:
+        """Return the jobs of these trials, in their order."""
+        return [
+            Job({trial_id(config): to_dict(config) for config in members}, members[0].threads)
+            for members in self.groups(configs)
+        ]
+
+    def limit(self, resources: Resources) -> Resources:
+        """Return the resources with the number of workers."""
+        workers = self.workers if resources.workers is None else resources.workers
+        return dataclasses.replace(resources, workers=workers)
+
+
+SEEDS_STRATEGIES: Mapping[str, Strategy] = {
+    "sequential": Strategy("one worker, one trial after another", workers=1),
+    "processes": Strategy("a worker for each trial, as many at a time as --workers"),
+    "vmapped": Strategy("the seeds of an arm as one program", group),
 }
+# Of a machine's own accelerator, which a program of several seeds is meant to fill.
+ALONE_ON_IT = dataclasses.replace(SEEDS_STRATEGIES["vmapped"], workers=1)
 
 
-def engine(strategy: str | None, name: str) -> Engine:
-    """Return the engine `name` with this strategy, None for the platform's own.
+def choose(
+    name: str | None, *, engine: str, resources: Resources, configs: Sequence[Config]
+) -> Strategy:
+    """Return the strategy, for None what suits where the trials run.
 
-    ValueError for an unknown one, and for an engine that runs trials elsewhere.
+    That is "vmapped" on accelerators, and "processes" on CPU. ValueError for an unknown name, and
+    for one that does not go with the number of workers or with any of the trials.
     """
-    strategy = strategy or ("vmapped" if name == "local" and accelerated() else "processes")
-    spec.find(SEEDS_STRATEGIES, strategy, "seeds_strategy")
-    if strategy == "processes":
-        return engines.find(name)
-    if name != "local":
+    if name is not None:
+        spec.find(SEEDS_STRATEGIES, name, "seeds_strategy")
+        _check(name, resources, configs)
+    if name in ("sequential", "processes"):
+        return SEEDS_STRATEGIES[name]
+    accelerated = platform() != "cpu" if engine == "local" else resources.gpus > 0
+    if name is None and not accelerated:
+        return SEEDS_STRATEGIES["processes"]
+    return ALONE_ON_IT if engine == "local" and accelerated else SEEDS_STRATEGIES["vmapped"]
+
+
+def _check(name: str, resources: Resources, configs: Sequence[Config]) -> None:
+    if name == "sequential" and resources.workers not in (None, 1):
         raise ValueError(
-            f"seeds_strategy: {strategy!r} is for --engine=local, got --engine={name}; "
-            "allowed there: processes"
+            f"workers: expected none or 1 with --seeds_strategy=sequential, got {resources.workers}"
         )
-    if strategy == "vmapped":
-        return vmapped
-    run = engines.find(name)
-    return lambda jobs, work, resources: run(jobs, work, dataclasses.replace(resources, workers=1))
+    if name != "vmapped" or any(map(fits_together, configs)):
+        return
+    for knob, values in TOGETHER.items():
+        for config in configs:
+            if getattr(config, knob) not in values:
+                raise ValueError(
+                    f"seeds_strategy: 'vmapped' needs trials that can be one program; with "
+                    f"{knob}={getattr(config, knob)} each trains alone"
+                )
 
 
-def accelerated() -> bool:
-    """Return whether JAX would find a GPU or TPU plug-in here; starts no backend."""
-    if os.environ.get("JAX_PLATFORMS", "").lower() == "cpu":
-        return False
-    plugins = importlib.metadata.entry_points(group="jax_plugins")
-    return bool(plugins) or importlib.util.find_spec("libtpu") is not None
+def platform() -> str:
+    """Return what JAX computes on here: "cpu", "gpu" or "tpu".
 
-
-def vmapped(jobs: Sequence[Job], work: Work, resources: Resources) -> Iterator[Event]:
-    """Run the seeds of an arm at once, in this process; what cannot be together, one by one."""
-    del resources
-    store = Store(work.keywords["out"])  # type: ignore[attr-defined]
-    by_id = {job.trial_id: job for job in jobs}
-    for members in group([from_dict(dict(job.config)) for job in jobs]):
-        limit_threads(members[0].threads)
-        events: list[Event] = []
-        if len(members) > 1:
-            run_together(store, members, events.append)
-        else:
-            events.append(work(by_id[trial_id(members[0])], events.append))
-        yield from events
-
-
-def run_together(store: Store, configs: Sequence[Config], report: Report) -> None:
-    """Train the configs, which differ in the seed alone, as one program; measure each."""
-    start, first = time.perf_counter(), configs[0]
-    files = [store.trial(trial_id(config)) for config in configs]
-    where = describe(threads=first.threads) | {"seeds_at_once": len(configs)}
-    for config, each in zip(configs, files, strict=True):
-        each.start(to_dict(config), where)
-
-    def on_epoch(index: int, line: dict[str, Any]) -> None:
-        files[index].log(line)
-        report(Event("epoch", trial_id(configs[index]), line))
-
-    dataset = data.load(first.dataset, first.data_dir)
-    for each in files:
-        each.save_data(learnt_from(dataset))
-    net = build.build_net(first, dataset.num_classes, dataset.image_shape)
-    seeds = [config.seed for config in configs]
-    try:
-        outcomes: Sequence[Any] = train_seeds(first, net, dataset, seeds, on_epoch)
-    except OSError:
-        raise
-    except Exception as error:
-        outcomes = [error] * len(configs)
-    seconds = (time.perf_counter() - start) / len(configs)
-    for config, each, outcome in zip(configs, files, outcomes, strict=True):
-        if isinstance(outcome, Exception):
-            result = failure(config, outcome)
-        else:
-            result = row(config, net, outcome, dataset, each, seconds=seconds)
-        each.finish(result)
-        report(Event(result["status"], trial_id(config), result))
+    Asked in a process of its own, for one that starts JAX keeps the accelerator's memory.
+    """
+    chosen = os.environ.get("JAX_PLATFORMS", "").partition(",")[0]
+    if chosen == "cpu" or not (chosen or entry_points(group="jax_plugins") or find_spec("libtpu")):
+        return "cpu"
+    ask = "import jax; print(jax.default_backend())"
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True)
+    return done.stdout.strip() or "cpu"  # what is wrong with JAX the first worker says

@@ -61,32 +61,40 @@ def run_in(
     A trial with checkpoints goes on from the last one. FileExistsError where the directory is
     another trial's; Stopped where `stop()` turned true and a checkpoint was written.
     """
-    refuse_another(files, config)
-    files.start(to_dict(config), describe(threads=config.threads))
+    begin(files, config)
     result = header(config) | {"status": "stopped"}
     try:
         watch.start(header(config))
-        result = _concluded(files, config, watch, stop)
+        result = or_failure(config, lambda: _measured(files, config, watch, stop))
         files.finish(result)
     finally:
         watch.end(result)
     return result
 
 
-def _concluded(
+def _measured(
     files: TrialFiles, config: Config, watch: Callback, stop: Stop | None
 ) -> dict[str, Any]:
-    """Return the result of a trial, whether it is done or has failed."""
-
     def on_epoch(line: dict[str, Any]) -> None:
         files.log(line)
         watch.epoch(line)
 
+    with Checkpoints(
+        files.root / "checkpoints", owner=identity(config), keep=config.checkpoint_keep
+    ) as checkpoints:
+        return measure(config, on_epoch, files, checkpoints, stop)
+
+
+def begin(files: TrialFiles, config: Config, **env: Any) -> None:
+    """Open the files of a trial afresh; FileExistsError where they are another one's."""
+    refuse_another(files, config)
+    files.start(to_dict(config), describe(threads=config.threads) | env)
+
+
+def or_failure(config: Config, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return the row that `run` returns, or the one that says why it raised."""
     try:
-        with Checkpoints(
-            files.root / "checkpoints", owner=identity(config), keep=config.checkpoint_keep
-        ) as checkpoints:
-            return measure(config, on_epoch, files, checkpoints, stop)
+        return run()
     except (OSError, Stopped):
         raise  # a full disk or a missing data file is not the trial's own failure
     except Exception as error:
@@ -170,7 +178,8 @@ def learnt_from(dataset: Dataset) -> dict[str, Any]:
 
 def failure(config: Config, error: Exception) -> dict[str, Any]:
     """Return the row of a trial that failed."""
-    return failed(config, f"diverged: {error}" if isinstance(error, Diverged) else _line(error))
+    kind = "diverged" if isinstance(error, Diverged) else type(error).__name__
+    return failed(config, f"{kind}: {error}".splitlines()[0])
 
 
 def limit_threads(threads: int) -> None:
@@ -191,7 +200,3 @@ def fingerprint(arrays: Mapping[str, np.ndarray]) -> str:
         digest.update(f"{path} {array.dtype} {array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]

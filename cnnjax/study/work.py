@@ -1,17 +1,19 @@
-"""What a worker does with a job, whichever engine gave it: run the trial into the study directory.
+"""What a worker does with a job, whichever engine gave it: run its trials into the study directory.
 
-event = run_job(job, report, out="runs/mine")      # Event("done", trial_id, result)
+ends = run_job(job, report, out="runs/mine")      # [Event("done", trial_id, result), ...]
 """
 
 from __future__ import annotations
 
 import socket
+from functools import partial
+from typing import Any
 
 from cnnjax.study.engines.interface import Event, Job, Report
 
 
-def run_job(job: Job, report: Report, *, out: str, again: bool = False) -> Event:
-    """Run one trial of the study at `out` and keep its files; report each epoch.
+def run_job(job: Job, report: Report, *, out: str, again: bool = False) -> list[Event]:
+    """Run a trial of the study at `out`, or several together, and keep the files; report epochs.
 
     A trial that has a result is returned as it stands (its worker died after its last file), one
     that failed only where `again` is false.
@@ -22,6 +24,7 @@ def run_job(job: Job, report: Report, *, out: str, again: bool = False) -> Event
     from cnnjax.config import from_dict
     from cnnjax.study.compilation import use_cache
     from cnnjax.study.store import Store
+    from cnnjax.study.together import run_together
     from cnnjax.study.trial import run_in
     from cnnjax.train.watch import OnEpoch
 
@@ -31,12 +34,18 @@ def run_job(job: Job, report: Report, *, out: str, again: bool = False) -> Event
             f"--out={out}: no study there on {socket.gethostname()}; with several machines it must "
             "be on a file system that all of them share"
         )
-    files = store.trial(job.trial_id)
-    there = files.result()
-    if there is not None and (there["status"] == "done" or not again):
-        return Event(there["status"], job.trial_id, there)
-    use_cache()
+    there = store.results(job.trials)
+    rows = {k: row for k, row in there.items() if row["status"] == "done" or not again}
+    missing = {k: from_dict(dict(v)) for k, v in job.trials.items() if k not in rows}
 
-    watch = OnEpoch(lambda line: report(Event("epoch", job.trial_id, line)))
-    result = run_in(files, from_dict(dict(job.config)), watch)
-    return Event(result["status"], job.trial_id, result)
+    def tell(trial_id: str, line: Any) -> None:
+        report(Event("epoch", trial_id, line))
+
+    use_cache()
+    if len(missing) > 1:
+        found = run_together(store, list(missing.values()), tell)
+        rows |= dict(zip(missing, found, strict=True))
+    else:
+        for name, config in missing.items():
+            rows[name] = run_in(store.trial(name), config, OnEpoch(partial(tell, name)))
+    return [Event(rows[name]["status"], name, rows[name]) for name in job.trials]

@@ -21,7 +21,7 @@ from cnnjax import build
 from cnnjax.config import Config
 from cnnjax.data import Dataset, Split
 from cnnjax.train import processes
-from cnnjax.train.batches import batches, feed, permutation
+from cnnjax.train.batches import Batch, feed
 from cnnjax.train.checkpoints import Checkpoints
 from cnnjax.train.epoch import fit_in_chunks, many_steps
 from cnnjax.train.fit import Diverged, Report, fit, ignore, never
@@ -99,10 +99,9 @@ def finetune(
     return plan.collect(state.variables)
 
 
-def _endless(config: Config, dataset: Dataset) -> Iterator[dict[str, np.ndarray]]:
-    for epoch in itertools.count():
-        order = permutation(len(dataset.train.labels), config.seed, epoch)
-        yield from batches(dataset.train, batch_size=config.batch_size, order=order)
+def _endless(config: Config, dataset: Dataset) -> Iterator[Batch]:
+    read = feed(dataset.train, batch_size=config.batch_size, seed=config.seed)
+    return itertools.chain.from_iterable(read(epoch, 0) for epoch in itertools.count())
 
 
 def _loop(config: Config, plan: Plan, step: Any, split: Split) -> Callable[..., TrainState]:

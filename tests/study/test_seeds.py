@@ -15,11 +15,13 @@ import pytest
 
 from cnnjax.cli import main
 from cnnjax.config import Config, to_dict, trial_id
-from cnnjax.study import engines, seeds
-from cnnjax.study.engines.interface import Event, Job, Resources
-from cnnjax.study.seeds import SEEDS_STRATEGIES
+from cnnjax.study import seeds
+from cnnjax.study.engines.interface import Event, Resources
+from cnnjax.study.engines.local import run
+from cnnjax.study.seeds import SEEDS_STRATEGIES, Strategy, choose
 from cnnjax.study.store import Store
 from cnnjax.study.work import run_job
+from cnnjax.train.seeds import group
 
 CONFIG = Config(
     pool="max",
@@ -38,12 +40,12 @@ CONFIG = Config(
 CONFIGS = [replace(CONFIG, seed=seed) for seed in (0, 1)] + [replace(CONFIG, pool="mean")]
 
 
-def ran(strategy: str, out: Path) -> tuple[dict[str, Any], list[Event]]:
-    Store(out).claim({"name": "seeds", "fixed": {}})
-    jobs = [Job(trial_id(config), to_dict(config)) for config in CONFIGS]
-    run = seeds.engine(strategy, "local")
-    events = list(run(jobs, partial(run_job, out=str(out)), Resources(workers=2)))
-    return Store(out).results(map(trial_id, CONFIGS)), events
+def ran(name: str, out: Path) -> tuple[dict[str, Any], list[Event]]:
+    store, strategy = Store(out), SEEDS_STRATEGIES[name]
+    store.claim({"name": "seeds", "fixed": {}})
+    work = partial(run_job, out=str(out))
+    events = list(run(strategy.jobs(CONFIGS), work, strategy.limit(Resources())))
+    return store.results(map(trial_id, CONFIGS)), events
 
 
 @pytest.mark.slow
@@ -71,24 +73,76 @@ def test_all_strategies_write_the_same_trials(tmp_path: Path) -> None:
     assert "seeds_at_once" not in Store(tmp_path / "vmapped").trial(trial_id(CONFIGS[2])).env()
 
 
+def chosen(
+    name: str | None = None, engine: str = "local", configs: Any = CONFIGS, **resources: Any
+) -> Strategy:
+    return choose(name, engine=engine, resources=Resources(**resources), configs=configs)
+
+
 def test_the_platform_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seeds, "accelerated", lambda: False)
-    assert seeds.engine(None, "local") is engines.find("local")
-    monkeypatch.setattr(seeds, "accelerated", lambda: True)
-    assert seeds.engine(None, "local") is seeds.vmapped
-    assert seeds.engine("processes", "local") is engines.find("local")
+    assert seeds.platform() == "cpu"
+    assert chosen() is chosen(engine="ray") is SEEDS_STRATEGIES["processes"]
+    assert chosen(engine="ray", gpus=0.5) is SEEDS_STRATEGIES["vmapped"]
+    assert chosen("vmapped").workers is None
+    monkeypatch.setattr(seeds, "platform", lambda: "gpu")
+    assert chosen() == chosen("vmapped")
+    assert chosen().groups is group and chosen().workers == 1
+    assert chosen().limit(Resources(workers=3)).workers == 3
+    assert chosen("processes") is SEEDS_STRATEGIES["processes"]
+    assert chosen(engine="slurm") is SEEDS_STRATEGIES["processes"]
 
 
-def test_one_program_runs_here_alone() -> None:
-    with pytest.raises(ValueError, match="'vmapped' is for --engine=local, got --engine=slurm"):
-        seeds.engine("vmapped", "slurm")
+def test_a_platform_is_asked_of_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def run(words: Any, **how: Any) -> Any:
+        asked.append(words)
+        return subprocess.CompletedProcess(words, 0, stdout="gpu\n")
+
+    monkeypatch.setattr(seeds.subprocess, "run", run)
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert seeds.platform() == "cpu" and not asked
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda,cpu")
+    assert seeds.platform() == "gpu" and asked
 
 
-def test_an_unknown_strategy_is_one_line(tmp_path: Path, capsys: Any) -> None:
-    words = ["study", "--pool=max", "--seeds_strategy=vmaped", f"--out={tmp_path / 'x'}"]
+def test_a_job_is_a_trial_or_the_seeds_of_an_arm() -> None:
+    alone = [replace(CONFIG, checkpoint_every=3, seed=seed) for seed in (5, 6)]
+    for name, sizes in {
+        "vmapped": [2, 1, 1, 1],
+        "processes": [1] * 5,
+        "sequential": [1] * 5,
+    }.items():
+        jobs = SEEDS_STRATEGIES[name].jobs([*CONFIGS, *alone])
+        assert [len(job.trials) for job in jobs] == sizes
+        found = {trial: config for job in jobs for trial, config in job.trials.items()}
+        assert found == {trial_id(c): to_dict(c) for c in [*CONFIGS, *alone]}
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (
+            ["--seeds_strategy=vmaped"],
+            "seeds_strategy: unknown name 'vmaped'; did you mean vmapped",
+        ),
+        (["--seeds_strategy=sequential", "--workers=2"], "workers: expected none or 1 with"),
+        (
+            ["--seeds_strategy=vmapped", "--unit=epoch", "--seed=0,1"],
+            "can be one program; with unit=epoch each trains alone",
+        ),
+        (["--seeds_strategy=vmapped", "--gpus=1"], "engine: 'local' takes --workers only"),
+    ],
+)
+def test_what_makes_no_sense_is_one_line(
+    tmp_path: Path, capsys: Any, flags: list[str], says: str
+) -> None:
+    words = ["study", *GRID, "--pool=max", *flags, f"--out={tmp_path / 'x'}"]
+    words.remove("--workers=1")
     assert main(words) == 2
-    assert "seeds_strategy: unknown name 'vmaped'; did you mean vmapped" in capsys.readouterr().err
-    assert not (tmp_path / "x").exists()
+    errors = capsys.readouterr().err
+    assert says in errors and errors.count("\n") == 1
+    assert not list(tmp_path.glob("x/trials/*"))
 
 
 @pytest.mark.slow

@@ -2,11 +2,12 @@
 
     queue = Queue(deque(jobs))
     job = queue.waiting.popleft()
-    yield queue.crashed(job, "its worker died")    # tried again, MAX_CRASHES times
+    yield from queue.crashed(job, "its worker died")    # tried again, MAX_CRASHES times
 
 One policy for all engines: a worker that dies (killed, out of memory, its node gone) costs its
-trial one more try, up to MAX_CRASHES; then the trial is lost and the others go on, unless workers
-die whatever the trial. A trial that raises is deterministic and is not tried again.
+job one more try, up to MAX_CRASHES. Then a job of several trials is taken apart, and a trial of its
+own is lost; the others go on, unless workers die whatever the trial. A trial that raises is
+deterministic and is not tried again.
 """
 
 from __future__ import annotations
@@ -28,11 +29,26 @@ UNSET = {"JAX_NUM_CPU_DEVICES": "-1", "XLA_FLAGS": ""}
 
 @dataclass(frozen=True)
 class Job:
-    """A trial to run: its id, its configuration as plain JSON, the CPU threads it takes."""
+    """What a worker runs at a time: a trial, or several that are trained as one program.
 
-    trial_id: str
-    config: Mapping[str, Any]
+    trials: the configuration of each as plain JSON, by its id. threads: the CPU threads it takes.
+    """
+
+    trials: Mapping[str, Mapping[str, Any]]
     threads: int = 1
+
+    @property
+    def name(self) -> str:
+        """What the job is called: its trials' ids, which no other job of a study has."""
+        return ",".join(self.trials)
+
+    def apart(self) -> list[Job]:
+        """Return a job for each trial."""
+        return [Job({trial_id: config}, self.threads) for trial_id, config in self.trials.items()]
+
+    def events(self, kind: str, body: Any) -> list[Event]:
+        """Return the same event for each trial."""
+        return [Event(kind, trial_id, body) for trial_id in self.trials]
 
 
 @dataclass(frozen=True)
@@ -53,8 +69,8 @@ class Event:
 class Resources:
     """What a study may use, and where.
 
-    workers: trials at a time, None for as many as there is room for. cpus, gpus: of one trial, in
-    whole ones or fractions (cpus: None for the trial's threads). address: where a cluster is.
+    workers: jobs at a time, None for as many as there is room for. cpus, gpus: of one job, in
+    whole ones or fractions (cpus: None for the job's threads). address: where a cluster is.
     folder: a directory for the engine's own files. options: an engine's own, such as a partition.
     """
 
@@ -66,8 +82,10 @@ class Resources:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
-Report = Callable[[Any], None]
-Work = Callable[[Job, Report], Event]
+# Work reports epochs as they pass, and returns how each trial of its job ended.
+Report = Callable[[Event], None]
+Ends = Sequence[Event]
+Work = Callable[[Job, Report], Ends]
 Engine = Callable[[Sequence[Job], Work, Resources], Iterator[Event]]
 
 
@@ -79,38 +97,42 @@ class Queue:
     crashes: collections.Counter[str] = field(default_factory=collections.Counter)
     lost_in_a_row: int = 0
 
-    def crashed(self, job: Job, reason: str) -> Event:
+    def crashed(self, job: Job, reason: str) -> list[Event]:
         """Queue a job whose worker died once more; after MAX_CRASHES more tries it is lost.
 
-        ChildProcessError where several in a row are lost: then it is hardly the trials' doing.
+        One of several trials is not lost but taken apart: the memory may do for one of them, or one
+        may be to blame. ChildProcessError where several in a row are lost: then it is hardly the
+        trials' doing.
         """
-        self.crashes[job.trial_id] += 1
-        if self.crashes[job.trial_id] <= MAX_CRASHES:
-            self.waiting.appendleft(job)
-            return Event("crashed", job.trial_id, reason)
+        self.crashes[job.name] += 1
+        tries = self.crashes[job.name]
+        if tries <= MAX_CRASHES or len(job.trials) > 1:
+            again = [job] if tries <= MAX_CRASHES else job.apart()
+            self.waiting.extendleft(reversed(again))
+            return job.events("crashed", reason)
         self.lost_in_a_row += 1
         if self.lost_in_a_row >= MAX_LOST_IN_A_ROW:
             raise ChildProcessError(
                 f"workers die whatever the trial: {self.lost_in_a_row} in a row were lost, the last"
-                f" is {job.trial_id}: {reason}"
+                f" is {job.name}: {reason}"
             )
-        tries = self.crashes[job.trial_id]
-        return Event("lost", job.trial_id, f"{reason}, at each of {tries} tries")
+        return job.events("lost", f"{reason}, at each of {tries} tries")
 
-    def ended(self, event: Event) -> Event:
-        """Return the last event of a job that ran to its end; raise the body of an error."""
-        if event.kind == "error":
-            raise event.body
+    def ended(self, ends: Ends) -> Ends:
+        """Return the last events of a job that ran to its end; raise the body of an error."""
+        for event in ends:
+            if event.kind == "error":
+                raise event.body
         self.lost_in_a_row = 0
-        return event
+        return ends
 
 
-def attempt(work: Work, job: Job, report: Report) -> Event:
-    """Run a job in this process; an exception becomes an error event that can be sent."""
+def attempt(work: Work, job: Job, report: Report) -> Ends:
+    """Run a job in this process; an exception becomes error events that can be sent."""
     try:
         return work(job, report)
     except Exception as error:
-        return Event("error", job.trial_id, _portable(error))
+        return job.events("error", _portable(error))
 
 
 def environment(job: Job, gpus: float) -> dict[str, str]:

@@ -28,7 +28,7 @@ MOST_WORKERS_A_CORE = 16
 
 @dataclass
 class Worker:
-    """A process and the pipe to it; `job` is the trial it runs, None while it waits."""
+    """A process and the pipe to it; `job` is what it runs, None while it waits."""
 
     process: Any
     pipe: multiprocessing.connection.Connection
@@ -76,7 +76,7 @@ def _check(resources: Resources) -> int:
 
 
 def _assign(pool: list[Worker], queue: Queue, work: Work, workers: int) -> None:
-    """Give every idle worker a trial; start and retire workers as threads demand."""
+    """Give every idle worker a job; start and retire workers as threads demand."""
     while queue.waiting and sum(worker.job is not None for worker in pool) < workers:
         job = queue.waiting.popleft()
         idle = [worker for worker in pool if worker.job is None]
@@ -111,24 +111,24 @@ def _start(threads: int, work: Work, *, shared: bool) -> Worker:
 
 def _receive(worker: Worker, pool: list[Worker], queue: Queue) -> Iterator[Event]:
     try:
-        event = worker.pipe.recv()
+        message = worker.pipe.recv()
     except (EOFError, OSError):  # closed, or cut off in the middle of an event
         yield from _bury(worker, pool, queue)
         return
-    if event.kind == "epoch":
-        yield event
+    if isinstance(message, Event):
+        yield message
         return
     worker.job = None
-    yield queue.ended(event)
+    yield from queue.ended(message)
 
 
 def _bury(worker: Worker, pool: list[Worker], queue: Queue) -> Iterator[Event]:
-    """Take a dead worker out of the pool and queue its trial again."""
+    """Take a dead worker out of the pool and queue its job again."""
     pool.remove(worker)
     _stop(worker)
     if worker.job is not None:
         reason = f"its worker process died (exit code {worker.process.exitcode})"
-        yield queue.crashed(worker.job, reason)
+        yield from queue.crashed(worker.job, reason)
 
 
 def _stop(worker: Worker) -> None:
@@ -138,7 +138,7 @@ def _stop(worker: Worker) -> None:
 
 
 def _serve(pipe: Any, work: Work, threads: int, shared: bool, parent: int) -> None:
-    """Run trials as they come, until the pipe closes."""
+    """Run jobs as they come, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     end_with(parent)  # no trial may run twice after a restart
     os.environ["NPROC"] = str(threads)

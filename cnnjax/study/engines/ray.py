@@ -22,6 +22,7 @@ from functools import partial
 from typing import Any
 
 from cnnjax.study.engines.interface import (
+    Ends,
     Event,
     Job,
     Queue,
@@ -57,13 +58,13 @@ def run(jobs: Sequence[Job], work: Work, resources: Resources) -> Iterator[Event
                     job = queue.waiting.popleft()
                     flying[_submit(task, work, job, resources)] = job
                 (ready, *_), _ = ray.wait(list(flying), num_returns=1)
-                yield _outcome(ray, ready, flying.pop(ready), queue)
+                yield from _outcome(ray, ready, flying.pop(ready), queue)
         finally:
             for ready in flying:
                 ray.cancel(ready, force=True)
 
 
-def _task(work: Work, job: Job) -> Event:
+def _task(work: Work, job: Job) -> Ends:
     return attempt(work, job, _ignore)
 
 
@@ -77,16 +78,16 @@ def _submit(task: Any, work: Work, job: Job, resources: Resources) -> Any:
     options = task.options(
         num_cpus=cpus,
         num_gpus=resources.gpus,
-        name=f"trial {job.trial_id}",
+        name=f"trial {job.name}",
         runtime_env={"env_vars": variables},
     )
     return options.remote(work, job)
 
 
-def _outcome(ray: Any, ready: Any, job: Job, queue: Queue) -> Event:
+def _outcome(ray: Any, ready: Any, job: Job, queue: Queue) -> Ends:
     deaths = ray.exceptions
     try:
-        event = ray.get(ready)
+        ends = ray.get(ready)
     except (
         deaths.WorkerCrashedError,
         deaths.NodeDiedError,
@@ -99,8 +100,8 @@ def _outcome(ray: Any, ready: Any, job: Job, queue: Queue) -> Event:
         raise ConnectionError("address: the Ray node that this study talks to has died") from None
     except deaths.RayError as error:
         text = str(error).strip().splitlines()[-1]
-        raise RuntimeError(f"trial {job.trial_id} could not run under Ray: {text}") from None
-    return queue.ended(event)
+        raise RuntimeError(f"trial {job.name} could not run under Ray: {text}") from None
+    return queue.ended(ends)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnjax.study.engines.interface import (
+    Ends,
     Event,
     Job,
     Queue,
@@ -53,8 +54,8 @@ def run(jobs: Sequence[Job], work: Work, resources: Resources) -> Iterator[Event
     limit = resources.workers or (os.cpu_count() or 1 if _is_local(resources) else len(jobs))
     record = Path(executor.folder) / "jobs.json"
     flights = _take_over(executor, jobs, record)
-    taken = {flight.job.trial_id for flight in flights}
-    queue = Queue(collections.deque(job for job in jobs if job.trial_id not in taken))
+    taken = {flight.job.name for flight in flights}
+    queue = Queue(collections.deque(job for job in jobs if job.name not in taken))
     try:
         while queue.waiting or flights:
             while queue.waiting and len(flights) < limit:
@@ -63,7 +64,7 @@ def run(jobs: Sequence[Job], work: Work, resources: Resources) -> Iterator[Event
             ended = [flight for flight in flights if flight.handle.done()]
             for flight in ended:
                 flights.remove(flight)
-                yield _outcome(flight, queue)
+                yield from _outcome(flight, queue)
             if not ended:
                 time.sleep(POLL_SECONDS)
     finally:
@@ -118,11 +119,11 @@ def _submit(executor: Any, job: Job, work: Work, resources: Resources) -> Flight
         handle = executor.submit(_task, work, job, environment(job, resources.gpus))
     except RuntimeError as error:
         text = " ".join(str(error).split())[:300]
-        raise OSError(f"engine: Slurm did not take trial {job.trial_id}: {text}") from None
+        raise OSError(f"engine: Slurm did not take trial {job.name}: {text}") from None
     return Flight(job, handle)
 
 
-def _task(work: Work, job: Job, variables: Mapping[str, str]) -> Event:
+def _task(work: Work, job: Job, variables: Mapping[str, str]) -> Ends:
     os.environ.update(variables)  # a job is a fresh process: JAX is not there yet
     return attempt(work, job, _ignore)
 
@@ -131,19 +132,18 @@ def _ignore(event: Event) -> None:
     """Leave an epoch's line to metrics.jsonl: a job has no way to its driver before it ends."""
 
 
-def _outcome(flight: Flight, queue: Queue) -> Event:
+def _outcome(flight: Flight, queue: Queue) -> Ends:
     from submitit.core.utils import FailedJobError, UncompletedJobError
 
-    name = flight.job.trial_id
     try:
-        event = flight.handle.result()
+        ends = flight.handle.result()
     except FailedJobError as error:  # it ended by itself, before the trial began: no retry
         text = [line for line in str(error).splitlines() if line.strip()][-1]
-        raise RuntimeError(f"trial {name} could not run under Slurm: {text}") from None
+        raise RuntimeError(f"trial {flight.job.name} could not run under Slurm: {text}") from None
     except UncompletedJobError:
         state = flight.handle.state
         return queue.crashed(flight.job, f"its Slurm job {flight.handle.job_id} ended as {state}")
-    return queue.ended(event)
+    return queue.ended(ends)
 
 
 def _take_over(executor: Any, jobs: Sequence[Job], record: Path) -> list[Flight]:
@@ -154,8 +154,8 @@ def _take_over(executor: Any, jobs: Sequence[Job], record: Path) -> list[Flight]
         return []
     flights = []
     for job in jobs:
-        if job.trial_id in known:
-            handle = _job_class(executor)(executor.folder, known[job.trial_id])
+        if job.name in known:
+            handle = _job_class(executor)(executor.folder, known[job.name])
             if not handle.done(force_check=True):
                 flights.append(Flight(job, handle))
     return flights
@@ -166,7 +166,7 @@ def _job_class(executor: Any) -> Any:
 
 
 def _write(record: Path, flights: Sequence[Flight]) -> None:
-    content = json.dumps({flight.job.trial_id: flight.handle.job_id for flight in flights})
+    content = json.dumps({flight.job.name: flight.handle.job_id for flight in flights})
     temporary = record.with_suffix(".tmp")
     temporary.write_text(content)
     temporary.replace(record)

@@ -19,11 +19,14 @@ MakeJob = Callable[..., Job]
 
 @pytest.fixture
 def job(tmp_path: Path) -> MakeJob:
-    """Return a maker of jobs: `job("a", "done")` is done at once, see `made_up.work`."""
+    """Return a maker of jobs: `job("a", "done")` is done at once, see `made_up.work`.
+
+    `job("a,b", "done")` is one of two trials.
+    """
 
     def make(trial_id: str, *acts: str, threads: int = 1) -> Job:
         config = {"notes": str(tmp_path / "notes"), "acts": list(acts)}
-        return Job(trial_id, config, threads)
+        return Job(dict.fromkeys(trial_id.split(","), config), threads)
 
     (tmp_path / "notes").mkdir()
     return make

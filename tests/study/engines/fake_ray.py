@@ -43,9 +43,10 @@ class Task:
     def run(self) -> Any:
         """Run it as its worker would, or die as its job's configuration says."""
         job = self.args[1]
-        if job.config.get("deaths"):
-            death = job.config["deaths"].pop(0)
-            raise DEATHS[death](f"{death} of {job.trial_id}\nand more")
+        deaths = next(iter(job.trials.values())).get("deaths")
+        if deaths:
+            death = deaths.pop(0)
+            raise DEATHS[death](f"{death} of {job.name}\nand more")
         with mock.patch.dict(os.environ, self.options["runtime_env"]["env_vars"]):
             return self.function(*self.args)
 
@@ -67,7 +68,7 @@ def make(nodes: Sequence[Mapping[str, float]]) -> Any:
     ray.init, ray.wait, ray.get = init, wait, lambda ref: ref.run()
     ray.is_initialized = lambda: ray.started is not None
     ray.nodes = lambda: [{"Alive": True, "Resources": node} for node in nodes]
-    ray.cancel = lambda ref, force: ray.cancelled.append(ref.args[1].trial_id)
+    ray.cancel = lambda ref, force: ray.cancelled.append(ref.args[1].name)
     ray.shutdown = lambda: setattr(ray, "started", None)
 
     def submit(function: Any, options: Mapping[str, Any], args: Sequence[Any]) -> Any:

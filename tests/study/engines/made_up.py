@@ -6,7 +6,9 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from cnnjax.study.engines.interface import Event, Job, Report
 
@@ -20,13 +22,18 @@ class Unsendable(Exception):
         super().__init__(f"{one} and {two}")
 
 
-def work(job: Job, report: Report) -> Event:
+def work(job: Job, report: Report) -> list[Event]:
+    """Run the trials of the job one by one."""
+    return [trial(name, config, report) for name, config in job.trials.items()]
+
+
+def trial(name: str, config: Mapping[str, Any], report: Report) -> Event:
     """Do the act of this try (the last one where there were more tries) and say what was seen."""
-    notes = Path(job.config["notes"])
-    number = len(list(notes.glob(f"{job.trial_id}.*.began")))
-    (notes / f"{job.trial_id}.{number}.began").write_text(str(os.getpid()))
-    act = job.config["acts"][min(number, len(job.config["acts"]) - 1)]
-    report(Event("epoch", job.trial_id, {"epoch": 1}))
+    notes = Path(config["notes"])
+    number = len(list(notes.glob(f"{name}.*.began")))
+    (notes / f"{name}.{number}.began").write_text(str(os.getpid()))
+    act = config["acts"][min(number, len(config["acts"]) - 1)]
+    report(Event("epoch", name, {"epoch": 1}))
     if act == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if act == "wait":
@@ -38,7 +45,7 @@ def work(job: Job, report: Report) -> Event:
     if act == "full":
         raise OSError(28, "No space left on device")
     if act == "fail":
-        return Event("failed", job.trial_id, {"status": "failed", "reason": "made up"})
+        return Event("failed", name, {"status": "failed", "reason": "made up"})
     seen = {
         "pid": os.getpid(),
         "jax": "jax" in sys.modules,
@@ -47,5 +54,5 @@ def work(job: Job, report: Report) -> Event:
         "share": os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION"),
         "preallocate": os.environ.get("XLA_PYTHON_CLIENT_PREALLOCATE"),
     }
-    (notes / f"{job.trial_id}.done").write_text("")
-    return Event("done", job.trial_id, seen)
+    (notes / f"{name}.done").write_text("")
+    return Event("done", name, seen)

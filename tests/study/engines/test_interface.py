@@ -22,28 +22,43 @@ from cnnjax.study.engines.interface import (
     environment,
 )
 
-A, B = Job("a", {}), Job("b", {})
+A, B = Job({"a": {}}), Job({"b": {}})
 
 
 def test_a_crash_is_tried_again_first_and_then_lost() -> None:
     queue = Queue(collections.deque([B]))
     for _ in range(MAX_CRASHES):
-        assert queue.crashed(A, "killed").kind == "crashed"
+        assert queue.crashed(A, "killed") == [Event("crashed", "a", "killed")]
         assert queue.waiting.popleft() is A  # before the others: its checkpoint is warm
-    lost = queue.crashed(A, "killed")
+    (lost,) = queue.crashed(A, "killed")
     assert lost.kind == "lost" and "at each of 3 tries" in lost.body
     assert list(queue.waiting) == [B]
+
+
+def test_several_trials_that_crash_are_tried_together_then_each_alone() -> None:
+    queue, both = Queue(collections.deque([B])), Job({"x": {"seed": 0}, "y": {"seed": 1}}, 3)
+    for _ in range(MAX_CRASHES):
+        assert [event.trial_id for event in queue.crashed(both, "killed")] == ["x", "y"]
+        assert queue.waiting.popleft() is both
+    assert [event.kind for event in queue.crashed(both, "killed")] == ["crashed", "crashed"]
+    x, y = Job({"x": {"seed": 0}}, 3), Job({"y": {"seed": 1}}, 3)
+    assert list(queue.waiting) == [x, y, B]
+    queue.waiting.popleft()
+    for kind in ["crashed"] * MAX_CRASHES + ["lost"]:  # with tries of its own
+        assert queue.crashed(x, "killed")[0].kind == kind
+    assert list(queue.waiting).count(y) == 1
 
 
 def test_workers_that_die_whatever_the_trial_end_the_study() -> None:
     queue = Queue(collections.deque())
 
     def lose(name: str) -> Event:
-        return [queue.crashed(Job(name, {}), "no library") for _ in range(MAX_CRASHES + 1)][-1]
+        job = Job({name: {}})
+        return [queue.crashed(job, "no library") for _ in range(MAX_CRASHES + 1)][-1][0]
 
     for i in range(MAX_LOST_IN_A_ROW - 1):
         assert lose(f"t{i}").kind == "lost"
-    queue.ended(Event("done", "x", {}))  # one that ends well: it is the trials' doing after all
+    queue.ended([Event("done", "x", {})])  # one that ends well: it is the trials' doing after all
     for i in range(MAX_LOST_IN_A_ROW - 1):
         assert lose(f"u{i}").kind == "lost"
     with pytest.raises(ChildProcessError, match=r"whatever the trial.*no library"):
@@ -53,7 +68,7 @@ def test_workers_that_die_whatever_the_trial_end_the_study() -> None:
 def test_an_error_is_raised_not_tried_again() -> None:
     queue = Queue(collections.deque())
     with pytest.raises(OSError, match="full"):
-        queue.ended(Event("error", "a", OSError("disk full")))
+        queue.ended([Event("error", "a", OSError("disk full"))])
     assert not queue.waiting
 
 
@@ -61,22 +76,22 @@ def test_an_exception_becomes_an_event_that_can_be_sent() -> None:
     class Local(Exception):
         pass
 
-    def bug(job: Job, report: object) -> Event:
+    def bug(job: Job, report: object) -> list[Event]:
         raise Local("what it says")
 
-    event = pickle.loads(pickle.dumps(attempt(bug, A, print)))
+    (event,) = pickle.loads(pickle.dumps(attempt(bug, A, print)))
     assert event.kind == "error" and str(event.body) == "Local: what it says"
 
-    def full(job: Job, report: object) -> Event:
+    def full(job: Job, report: object) -> list[Event]:
         raise OSError(28, "No space left on device")
 
-    event = pickle.loads(pickle.dumps(attempt(full, A, print)))
+    (event,) = pickle.loads(pickle.dumps(attempt(full, A, print)))
     assert isinstance(event.body, OSError) and event.body.errno == 28
 
 
 def test_a_worker_is_told_its_share_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CNNJAX_DATA", "there")
-    told = environment(Job("a", {}, 3), 0)
+    told = environment(Job({"a": {}}, 3), 0)
     assert (told["NPROC"], told["JAX_PLATFORMS"], told["CNNJAX_DATA"]) == ("3", "cpu", "there")
     assert "HOME" not in told
     # A node's own settings would change the last bits: the driver's hold, also where it has none.

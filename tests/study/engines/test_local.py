@@ -74,6 +74,16 @@ def test_a_trial_that_kills_every_worker_is_lost_and_the_others_go_on(
     assert tries("a") == 3 and tries("b") == 1
 
 
+def test_several_trials_of_one_job_end_each_in_its_own_way(job: MakeJob, tries: Tries) -> None:
+    jobs = [job("a,b", "done"), job("c,d", "die", "die", "die", "done")]
+    events = list(run(jobs, made_up.work, Resources(workers=1)))
+    assert collections.Counter(e.trial_id for e in events if e.kind == "epoch")["b"] == 1
+    assert [name for name, kind in ends(events) if kind == "done"] == ["a", "b", "c"]
+    # Three tries together, where c dies before d begins; then each has its own.
+    assert [kind for name, kind in ends(events) if name == "d"] == ["crashed"] * 5 + ["lost"]
+    assert (tries("a"), tries("c"), tries("d")) == (1, 4, 3)
+
+
 @pytest.mark.parametrize(("act", "error"), [("full", OSError), ("bug", RuntimeError)])
 def test_an_error_stops_at_once_and_is_not_tried_again(
     job: MakeJob, tries: Tries, tmp_path: Path, act: str, error: type[Exception]

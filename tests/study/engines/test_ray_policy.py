@@ -31,7 +31,9 @@ def run(jobs: list[Job], resources: Resources) -> list[Event]:
 
 
 def dying(job: Job, *deaths: str) -> Job:
-    return Job(job.trial_id, {**job.config, "deaths": list(deaths)}, job.threads)
+    left = list(deaths)
+    trials = {name: {**config, "deaths": left} for name, config in job.trials.items()}
+    return Job(trials, job.threads)
 
 
 def test_what_ray_is_asked_for(job: MakeJob, ray: Any) -> None:
@@ -64,6 +66,12 @@ def test_deaths_are_tried_again(job: MakeJob, ray: Any, death: str) -> None:
     assert events[0].body == f"its Ray worker died ({death}: {death} of a)"
     (lost,) = (e for e in run([dying(job("c", "done"), *[death] * 3)], Resources())[2:])
     assert lost.kind == "lost"
+
+
+def test_trials_of_one_job_are_tried_together_then_each_alone(job: MakeJob, ray: Any) -> None:
+    events = run([dying(job("a,b", "done"), *["OutOfMemoryError"] * 3)], Resources())
+    ends = [(event.trial_id, event.kind) for event in events]
+    assert ends == [*[("a", "crashed"), ("b", "crashed")] * 3, ("a", "done"), ("b", "done")]
 
 
 @pytest.mark.parametrize(

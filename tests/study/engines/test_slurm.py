@@ -112,7 +112,7 @@ import made_up
 from cnnjax.study.engines import find
 from cnnjax.study.engines.interface import Job, Resources
 notes, folder = sys.argv[1:]
-jobs = [Job(name, {"notes": notes, "acts": ["wait"]}) for name in "ab"]
+jobs = [Job({name: {"notes": notes, "acts": ["wait"]}}) for name in "ab"]
 list(find("slurm")(jobs, made_up.work, Resources(folder=folder)))
 """
 
