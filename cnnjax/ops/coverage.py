@@ -27,26 +27,38 @@ UNROLLED = 36  # taps up to which every phase gets an expression of its own
 UNCOPIED = 9  # terms up to which, at stride 1, XLA pads faster as it reads than by a padded copy
 
 Term = Callable[..., jax.Array]
+Mover = Callable[[int, int], jax.Array]
 
 
 def covered(
-    term: Term, maps: Sequence[jax.Array], *, window: Pair, stride: Pair, size: Pair
+    term: Term,
+    maps: Sequence[jax.Array],
+    *,
+    window: Pair,
+    stride: Pair,
+    size: Pair,
+    own: Sequence[jax.Array] = (),
+    outside: Sequence[float] | None = None,
 ) -> jax.Array:
-    """Sum term(row tap, column tap, *maps at the output) over the outputs that cover a pixel.
+    """Sum term(row tap, column tap, *maps at the output, *own) over the outputs covering a pixel.
 
-    `maps` are (..., H', W', C); outside of them they count as 0, for integers as -1. The taps are
-    ints or, for windows of many taps, integer arrays that broadcast against the maps, -1 for taps
-    outside the window.
+    `maps` are (..., H', W', C); outside of them they count as `outside`, one number each (default:
+    0, for integers -1). `own` are (..., H, W, C), read at the pixel itself. The taps are ints or,
+    for windows of many taps, integer arrays that broadcast against the maps, -1 for taps outside
+    the window.
     """
+    if outside is None:
+        outside = [-1 if jnp.issubdtype(m.dtype, jnp.integer) else 0 for m in maps]
     outputs = pads.spatial_size(maps[0])
     # One output needs no sliding: a step of its own window covers each pixel once.
     stride = _each(lambda k, s, n: max(k, s) if n == 1 else s, window, stride, outputs)
     reach = _each(lambda k, s: -(-k // s), window, stride)
     blocks = _each(lambda n, s: -(-n // s), size, stride)
-    in_place = stride == (1, 1) and reach[0] * reach[1] <= UNCOPIED
-    views = _views(maps, reach, blocks, in_place)
+    in_place = stride == (1, 1) and reach[0] * reach[1] <= UNCOPIED and not own
+    movers = [_mover(m, o, reach, blocks, in_place) for m, o in zip(maps, outside, strict=True)]
+    views = _views(movers, reach)
     spread = _by_phase if window[0] * window[1] <= UNROLLED else _all_phases
-    dx = spread(term, views, window, stride)
+    dx = spread(term, views, [_blocked(a, blocks, stride) for a in own], window, stride)
     return dx[..., : size[0], : size[1], :]
 
 
@@ -56,20 +68,15 @@ def terms(window: Pair, stride: Pair) -> int:
     return rows * columns
 
 
-def _views(
-    maps: Sequence[jax.Array], reach: Pair, blocks: Pair, in_place: bool
-) -> list[tuple[Pair, list[jax.Array]]]:
+def _views(movers: Sequence[Mover], reach: Pair) -> list[tuple[Pair, list[jax.Array]]]:
     """Return ((a, b), maps moved a rows down and b columns right) in row-major order of outputs."""
     offsets = [(a, b) for a in reversed(range(reach[0])) for b in reversed(range(reach[1]))]
-    movers = [_mover(item, reach, blocks, in_place) for item in maps]
     return [((a, b), [move(a, b) for move in movers]) for a, b in offsets]
 
 
-def _mover(
-    item: jax.Array, reach: Pair, blocks: Pair, in_place: bool
-) -> Callable[[int, int], jax.Array]:
+def _mover(item: jax.Array, fill: float, reach: Pair, blocks: Pair, in_place: bool) -> Mover:
     size, integer = pads.spatial_size(item), jnp.issubdtype(item.dtype, jnp.integer)
-    outside = jnp.asarray(-1 if integer else 0, item.dtype)
+    outside = jnp.asarray(fill, item.dtype)
     unpadded = [(0, 0, 0)] * (item.ndim - 3)
 
     def grown(before: Pair, after: Any) -> jax.Array:
@@ -83,19 +90,31 @@ def _mover(
     return lambda a, b: pads.tap(framed, (frame[0] - a, frame[1] - b), blocks, (1, 1))
 
 
-def _by_phase(term: Term, views: Any, window: Pair, stride: Pair) -> jax.Array:
+def _blocked(x: jax.Array, blocks: Pair, stride: Pair) -> jax.Array:
+    """Return x as (..., blocks, sh, blocks, sw, C), filled with zeros at the ends."""
+    ends = [(0, n * s - size) for n, s, size in zip(blocks, stride, x.shape[-3:-1], strict=True)]
+    x = jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [*ends, (0, 0)])
+    return x.reshape(*x.shape[:-3], blocks[0], stride[0], blocks[1], stride[1], x.shape[-1])
+
+
+def _by_phase(
+    term: Term, views: Any, own: Sequence[jax.Array], window: Pair, stride: Pair
+) -> jax.Array:
     (kh, kw), (sh, sw) = window, stride
 
     def phase(row: int, column: int) -> jax.Array:
         taps = [((row + sh * a, column + sw * b), maps) for (a, b), maps in views]
-        parts = [term(i, j, *maps) for (i, j), maps in taps if i < kh and j < kw]
+        here = [a[..., :, row, :, column, :] for a in own]
+        parts = [term(i, j, *maps, *here) for (i, j), maps in taps if i < kh and j < kw]
         return functools.reduce(operator.add, parts) if parts else jnp.zeros_like(views[0][1][0])
 
     rows = [jnp.stack([phase(i, j) for j in range(sw)], axis=-2) for i in range(sh)]
     return _interleaved(jnp.stack(rows, axis=-4))
 
 
-def _all_phases(term: Term, views: Any, window: Pair, stride: Pair) -> jax.Array:
+def _all_phases(
+    term: Term, views: Any, own: Sequence[jax.Array], window: Pair, stride: Pair
+) -> jax.Array:
     def tap(step: int, offset: int, size: int, axis: int) -> np.ndarray:
         index = np.arange(step) + step * offset
         return np.where(index < size, index, -1).reshape(np.where(np.arange(5) == axis, step, 1))
@@ -105,7 +124,7 @@ def _all_phases(term: Term, views: Any, window: Pair, stride: Pair) -> jax.Array
         rows, columns = tap(stride[0], a, window[0], 1), tap(stride[1], b, window[1], 3)
         lead = maps[0].ndim - 3
         rows, columns = (item.reshape((1,) * lead + item.shape) for item in (rows, columns))
-        parts.append(term(rows, columns, *(m[..., :, None, :, None, :] for m in maps)))
+        parts.append(term(rows, columns, *(m[..., :, None, :, None, :] for m in maps), *own))
     return _interleaved(functools.reduce(operator.add, parts))
 
 

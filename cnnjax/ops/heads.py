@@ -33,12 +33,14 @@ def gap_gmp(x: jax.Array) -> jax.Array:
 
 def gem(x: jax.Array, *, p: Exponent = 3.0, eps: Positive = 1e-6) -> jax.Array:
     """(mean of max(x, eps)^p)^(1/p) over all places (Radenovic et al. 2018)."""
-    return means.power_mean(jnp.maximum(places(x), eps), p, "mean").astype(x.dtype)
+    values = jnp.maximum(places(x), eps)
+    return means.PowerMean(p, len(values)).statistics(values)[0].astype(x.dtype)
 
 
 def lse(x: jax.Array, *, r: Positive = 10.0) -> jax.Array:
     """log(mean of exp(r x)) / r over all places (Pinheiro and Collobert 2015)."""
-    return means.log_mean_exp(places(x), r).astype(x.dtype)
+    values = places(x)
+    return means.LogMeanExp(r, len(values)).statistics(values)[0].astype(x.dtype)
 
 
 def topk_mean(x: jax.Array, *, k: Annotated[int, Number(least=1, whole=True)] = 4) -> jax.Array:

@@ -7,6 +7,8 @@ All are computed in float32 or wider on a scale that cannot overflow, and keep x
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Annotated
 
 import jax
@@ -14,8 +16,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from cnnjax.ops import local, windows
+from cnnjax.ops import padding as pads
 from cnnjax.ops.allowed import Number, OneOf
 from cnnjax.ops.padding import Padding, Pair
+from cnnjax.ops.smooth import windowed
+from cnnjax.ops.windows import Values
 
 Exponent = Annotated[float, Number(above=0)]
 Positive = Annotated[float, Number(above=0)]
@@ -33,8 +38,9 @@ def lp(
     reduce: Reduce = "mean",
 ) -> jax.Array:
     """(mean or sum of |x|^p)^(1/p) (Sermanet et al. 2012, who sum); the gradient at 0 is 0."""
-    sizes = jnp.abs(windows.values(x, window=window, stride=stride, padding=padding))
-    return power_mean(sizes, p, reduce).astype(x.dtype)
+    sizes = jnp.abs(_padded(x, window, stride, padding))
+    rule = PowerMean(p, 1 if reduce == "sum" else window[0] * window[1])
+    return windowed(sizes, rule, window=window, stride=stride).astype(x.dtype)
 
 
 def gem(
@@ -47,8 +53,9 @@ def gem(
     eps: Positive = 1e-6,
 ) -> jax.Array:
     """(mean of max(x, eps)^p)^(1/p): generalised mean (Radenovic et al. 2018) of each window."""
-    sizes = windows.values(x, window=window, stride=stride, padding=padding)
-    return power_mean(jnp.maximum(sizes, eps), p, "mean").astype(x.dtype)
+    sizes = jnp.maximum(_padded(x, window, stride, padding), eps)
+    rule = PowerMean(p, window[0] * window[1])
+    return windowed(sizes, rule, window=window, stride=stride).astype(x.dtype)
 
 
 def lse(
@@ -60,8 +67,9 @@ def lse(
     r: Positive = 10.0,
 ) -> jax.Array:
     """log(mean of exp(r x)) / r: a smooth maximum (Pinheiro and Collobert 2015)."""
-    values = windows.values(x, window=window, stride=stride, padding=padding)
-    return log_mean_exp(values, r).astype(x.dtype)
+    values = _padded(x, window, stride, padding)
+    rule = LogMeanExp(r, window[0] * window[1])
+    return windowed(values, rule, window=window, stride=stride).astype(x.dtype)
 
 
 def max_mean(
@@ -94,35 +102,96 @@ def beta_softmax(
     beta: Annotated[float, Number()] = 1.0,
 ) -> jax.Array:
     """Mean weighted by exp(beta x): 0 is the mean, 1 SoftPool, infinity the maximum."""
-    values = windows.values(x, window=window, stride=stride, padding=padding)
-    return softmax_mean(values, beta * values).astype(x.dtype)
+    values = _padded(x, window, stride, padding)
+    return windowed(values, SoftMean(beta), window=window, stride=stride).astype(x.dtype)
 
 
-def power_mean(sizes: jax.Array, p: float | jax.Array, reduce: str) -> jax.Array:
-    """(mean or sum over axis 0 of sizes^p)^(1/p), sizes (K, ...) >= 0."""
-    # The function is homogeneous, so the scale may be taken for a constant when differentiating.
-    scale = lax.stop_gradient(jnp.max(sizes, axis=0))
-    regular = (scale > 0) & jnp.isfinite(scale)
-    safe = jnp.where(regular, scale, 1)
-    powers = jnp.where(regular[None], sizes / safe[None], 1) ** p
-    total = jnp.mean(powers, axis=0) if reduce == "mean" else jnp.sum(powers, axis=0)
-    return jnp.where(regular, safe * total ** (1 / p), scale)
+@dataclass(frozen=True)
+class PowerMean:
+    """(sum of values^p / count)^(1/p) of values >= 0."""
+
+    p: float | jax.Array
+    count: int
+    outside = (0.0,)
+
+    def statistics(self, values: Values) -> tuple[jax.Array]:
+        """Return the power mean."""
+        # The function is homogeneous, so the scale may be taken for a constant in derivatives.
+        scale = lax.stop_gradient(windows.largest(values))
+        regular = (scale > 0) & jnp.isfinite(scale)
+        safe = jnp.where(regular, scale, 1)
+        powers = windows.each(lambda v: _power(jnp.where(regular, v / safe, 1), self.p), values)
+        total = windows.total(powers) / self.count
+        return (jnp.where(regular, safe * total ** (1 / self.p), scale),)
+
+    def slope(self, x: jax.Array, y: jax.Array) -> jax.Array:
+        """Return (x / y)^(p - 1) / count; 0 in a window of zeros."""
+        regular = (y > 0) & jnp.isfinite(y)
+        ratio = jnp.where(regular, x / jnp.where(regular, y, 1), 1)
+        return jnp.where(regular, _power(ratio, self.p - 1) / self.count, 0)
 
 
-def log_mean_exp(values: jax.Array, r: float | jax.Array) -> jax.Array:
-    """log(mean over axis 0 of exp(r values)) / r, values (K, ...)."""
-    peak = lax.stop_gradient(jnp.max(values, axis=0))
+@dataclass(frozen=True)
+class LogMeanExp:
+    """log(sum of exp(r value) / count) / r."""
+
+    r: float | jax.Array
+    count: int
+    outside = (math.inf,)
+
+    def statistics(self, values: Values) -> tuple[jax.Array]:
+        """Return the smooth maximum."""
+        peak = lax.stop_gradient(windows.largest(values))
+        regular = jnp.isfinite(peak)
+        safe = jnp.where(regular, peak, 0)
+        raised = windows.each(lambda v: jnp.exp(self.r * jnp.where(regular, v - safe, 0)), values)
+        level = jnp.log(windows.total(raised) / self.count) / self.r
+        return (jnp.where(regular, peak + level, peak),)
+
+    def slope(self, x: jax.Array, y: jax.Array) -> jax.Array:
+        """Return exp(r (x - y)) / count."""
+        regular = jnp.isfinite(y)
+        share = jnp.exp(self.r * (x - jnp.where(regular, y, 0))) / self.count
+        return jnp.where(regular, share, 0)
+
+
+@dataclass(frozen=True)
+class SoftMean:
+    """Mean of the values weighted by exp(beta value)."""
+
+    beta: float | jax.Array
+    outside = (0.0, math.inf)
+
+    def statistics(self, values: Values) -> tuple[jax.Array, jax.Array]:
+        """Return the mean and the logarithm of the sum of the weights."""
+        return _soft_mean(values, windows.each(lambda v: self.beta * v, values))
+
+    def slope(self, x: jax.Array, y: jax.Array, level: jax.Array) -> jax.Array:
+        """Return weight * (1 + beta (x - y))."""
+        weight = jnp.exp(self.beta * x - level)
+        return jnp.where(weight > 0, weight * (1 + self.beta * (x - y)), 0)
+
+
+def softmax_mean(values: Values, logits: Values) -> jax.Array:
+    """Mean over the K values weighted by exp(logits); infinite windows stay so."""
+    return _soft_mean(values, logits)[0]
+
+
+def _soft_mean(values: Values, logits: Values) -> tuple[jax.Array, jax.Array]:
+    peak = lax.stop_gradient(windows.largest(logits))
     regular = jnp.isfinite(peak)
-    raised = jnp.where(regular[None], values - jnp.where(regular, peak, 0)[None], 0)
-    return jnp.where(regular, peak + jnp.log(jnp.mean(jnp.exp(r * raised), axis=0)) / r, peak)
-
-
-def softmax_mean(values: jax.Array, logits: jax.Array) -> jax.Array:
-    """Mean over axis 0 of values (K, ...) weighted by exp(logits); infinite windows stay so."""
-    peak = lax.stop_gradient(jnp.max(logits, axis=0))
-    regular = jnp.isfinite(peak)
-    raised = jnp.where(regular[None], logits - jnp.where(regular, peak, 0)[None], 0)
-    weights = jnp.exp(raised)
+    safe = jnp.where(regular, peak, 0)
+    weights = windows.each(lambda a: jnp.exp(jnp.where(regular, a - safe, 0)), logits)
     # A weight of 0 drops its value even where that is -inf.
-    parts = jnp.where((weights > 0) | jnp.isnan(weights), weights * values, 0)
-    return jnp.sum(parts, axis=0) / jnp.sum(weights, axis=0)
+    parts = windows.each(lambda w, v: jnp.where((w > 0) | jnp.isnan(w), w * v, 0), weights, values)
+    total = windows.total(weights)
+    return windows.total(parts) / total, jnp.where(regular, safe + jnp.log(total), jnp.inf)
+
+
+def _power(x: jax.Array, p: float | jax.Array) -> jax.Array:
+    whole = not isinstance(p, jax.Array) and float(p).is_integer()
+    return lax.integer_pow(x, int(p)) if whole else x**p
+
+
+def _padded(x: jax.Array, window: Pair, stride: Pair, padding: Padding) -> jax.Array:
+    return pads.pad(windows.wide(x), window=window, stride=stride, padding=padding)

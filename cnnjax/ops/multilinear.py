@@ -34,8 +34,11 @@ def multilinear(
     *,
     batch: Callable[..., tuple[jax.Array, int]] | None = None,
     plain: Function | None = None,
+    derived: bool = False,
 ) -> Function:
     """Return `forward` as a map linear in each argument of `transposes`, the others constants.
+
+    Where `derived`, the others are no constants: JAX derives the tangents in them from `forward`.
 
     forward(*args, **static) takes any leading axes on all of its arguments alike (or else `batch`
     says what `vmap` does). transposes[i](cotangent, *args, **static) returns the cotangent of
@@ -47,7 +50,9 @@ def multilinear(
     primitive.def_impl(_compiled(forward))
     primitive.def_abstract_eval(functools.partial(_abstract, forward))
     mlir.register_lowering(primitive, mlir.lower_fun(forward, multiple_results=False))
-    ad.primitive_jvps[primitive] = functools.partial(_tangent, primitive, tuple(transposes))
+    ad.primitive_jvps[primitive] = functools.partial(
+        _tangent, primitive, tuple(transposes), forward if derived else None
+    )
     ad.primitive_transposes[primitive] = functools.partial(_transposed, transposes)
     batching.primitive_batchers[primitive] = batch or functools.partial(_leading, primitive)
 
@@ -74,6 +79,7 @@ def _abstract(forward: Function, *avals: Any, **static: Any) -> Any:
 def _tangent(
     primitive: Primitive,
     linear: Sequence[int],
+    forward: Function | None,
     primals: Sequence[jax.Array],
     tangents: Sequence[Any],
     **static: Any,
@@ -84,7 +90,20 @@ def _tangent(
         for i in linear
         if not isinstance(tangents[i], ad.Zero)
     ]
+    moving = [i for i, t in enumerate(tangents) if i not in linear and not isinstance(t, ad.Zero)]
+    if forward is not None and moving:
+        terms.append(_derived(functools.partial(forward, **static), primals, tangents, moving))
     return out, sum(terms[1:], terms[0]) if terms else ad.Zero(jax.typeof(out))
+
+
+def _derived(
+    forward: Function, primals: Sequence[jax.Array], tangents: Sequence[Any], moving: Sequence[int]
+) -> jax.Array:
+    def of(*values: jax.Array) -> jax.Array:
+        given = dict(zip(moving, values, strict=True))
+        return forward(*(given.get(i, primal) for i, primal in enumerate(primals)))
+
+    return jax.jvp(of, [primals[i] for i in moving], [tangents[i] for i in moving])[1]
 
 
 def _transposed(

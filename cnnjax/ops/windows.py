@@ -9,11 +9,17 @@ and mean have forms of their own in `ops.local`.
 
 from __future__ import annotations
 
+import functools
+import operator
+from collections.abc import Callable, Sequence
+
 import jax
 import jax.numpy as jnp
 
 from cnnjax.ops import padding as pads
 from cnnjax.ops.padding import Padding, Pair
+
+Values = Sequence[jax.Array] | jax.Array  # the K values of every window: K maps, or (K, ...)
 
 # Up to here one slice a tap; beyond, the program would grow with the window, so gather instead.
 MOST_SLICES = 64
@@ -24,6 +30,11 @@ def values(
 ) -> jax.Array:
     """Return (K, ..., H', W', C), taps row by row, in float32 or wider; `fill` as in `pads.pad`."""
     x = pads.pad(wide(x), window=window, stride=stride, padding=padding, fill=fill)
+    return stacked(x, window=window, stride=stride)
+
+
+def stacked(x: jax.Array, *, window: Pair, stride: Pair) -> jax.Array:
+    """Return (K, ..., H', W', C), the taps of a padded map row by row."""
     if window[0] * window[1] <= MOST_SLICES:
         return jnp.stack(pads.taps(x, window=window, stride=stride))
     rows, columns = (
@@ -34,6 +45,28 @@ def values(
     x = x[..., columns, :]
     x = jnp.moveaxis(x, (-4, -2), (0, 1))
     return x.reshape(-1, *x.shape[2:])
+
+
+def each(function: Callable[..., jax.Array], *values: Values) -> Values:
+    """Apply an elementwise function to the K values of every window."""
+    if isinstance(values[0], jax.Array):
+        return function(*values)
+    return [function(*items) for items in zip(*values, strict=True)]
+
+
+def total(values: Values) -> jax.Array:
+    """Return the sum of every window's values."""
+    # A list is added up one by one, which XLA fuses into one loop over the map; a stack is not.
+    if isinstance(values, jax.Array):
+        return jnp.sum(values, axis=0)
+    return functools.reduce(operator.add, values)
+
+
+def largest(values: Values) -> jax.Array:
+    """Return the largest of every window's values."""
+    if isinstance(values, jax.Array):
+        return jnp.max(values, axis=0)
+    return functools.reduce(jnp.maximum, values)
 
 
 def wide(x: jax.Array) -> jax.Array:

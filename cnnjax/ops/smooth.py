@@ -1,0 +1,108 @@
+"""Smooth functions of every window with a fast backward pass, x (..., H, W, C) -> (..., H', W', C).
+
+    y = smooth.windowed(x, SoftMean(beta=1.0), window=(3, 3), stride=(2, 2))
+
+What JAX derives keeps or adds up one map a tap. Here a rule says, beside the value of a window, the
+slope of that value in one of its pixels, as a function of the pixel and of a few statistics of the
+window. The backward pass then gathers: a pixel adds up slope times cotangent over the windows that
+cover it, and no array is larger than the map. Derivatives of every order and mode work.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+
+from cnnjax.ops import padding as pads
+from cnnjax.ops import windows
+from cnnjax.ops.coverage import UNROLLED, covered
+from cnnjax.ops.multilinear import Function, multilinear
+from cnnjax.ops.padding import Pair
+from cnnjax.ops.windows import Values
+
+
+class Rule(Protocol):
+    """What is computed from a window: a frozen dataclass of numbers."""
+
+    @property
+    def outside(self) -> tuple[float, ...]:
+        """The statistics of a window that does not exist; there every slope is 0."""
+
+    @property
+    def statistics(self) -> Callable[[Values], tuple[jax.Array, ...]]:
+        """The K values of every window, in any order -> (their value, what else `slope` needs)."""
+
+    @property
+    def slope(self) -> Callable[..., jax.Array]:
+        """(x, *statistics) -> the derivative of the value in a pixel x of the window."""
+
+
+def windowed(x: jax.Array, rule: Rule, *, window: Pair, stride: Pair) -> jax.Array:
+    """Return the rule's value of each VALID window of x (..., H, W, C)."""
+    learned = any(isinstance(value, jax.Array) for value in vars(rule).values())
+    if learned or window[0] * window[1] > UNROLLED:
+        return rule.statistics(windows.stacked(x, window=window, stride=stride))[0]
+    return _windowed(rule, window, stride, x)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def _windowed(rule: Rule, window: Pair, stride: Pair, x: jax.Array) -> jax.Array:
+    return rule.statistics(pads.taps(x, window=window, stride=stride))[0]
+
+
+@_windowed.defjvp
+def _tangent(
+    rule: Rule, window: Pair, stride: Pair, primals: Any, tangents: Any
+) -> tuple[jax.Array, jax.Array]:
+    (x,), (dx,) = primals, tangents
+    statistics = [_statistic(rule, window, stride, x, i) for i in range(len(rule.outside))]
+    return statistics[0], _sloped(dx, x, *statistics, rule=rule, window=window, stride=stride)
+
+
+def _statistic(rule: Rule, window: Pair, stride: Pair, x: jax.Array, index: int) -> jax.Array:
+    # Each in an order of its own, or XLA finds what two statistics share and keeps it: K maps.
+    taps = pads.taps(x, window=window, stride=stride)
+    return rule.statistics(taps[:: -1 if index % 2 else 1])[index]
+
+
+def _slope_sum(
+    dx: jax.Array, x: jax.Array, *statistics: jax.Array, rule: Rule, window: Pair, stride: Pair
+) -> jax.Array:
+    pairs = zip(*(pads.taps(a, window=window, stride=stride) for a in (dx, x)), strict=True)
+    return functools.reduce(operator.add, (d * rule.slope(v, *statistics) for d, v in pairs))
+
+
+def _slope_spread(
+    g: jax.Array, x: jax.Array, *statistics: jax.Array, rule: Rule, window: Pair, stride: Pair
+) -> jax.Array:
+    def term(row: int, column: int, g: jax.Array, *rest: jax.Array) -> jax.Array:
+        *statistics, x = rest
+        return g * rule.slope(x, *statistics)
+
+    return covered(
+        term,
+        (g, *statistics),
+        window=window,
+        stride=stride,
+        size=pads.spatial_size(x),
+        outside=(0.0, *rule.outside),
+        own=(x,),
+    )
+
+
+_sloped: Function = multilinear(
+    "sloped",
+    _slope_sum,
+    {0: lambda g, dx, *rest, **static: _spread(g, *rest, **static)},
+    derived=True,
+)
+_spread: Function = multilinear(
+    "slope_spread",
+    _slope_spread,
+    {0: lambda dx, g, *rest, **static: _sloped(dx, *rest, **static)},
+    derived=True,
+)
