@@ -13,6 +13,7 @@ from cnnjax.ops import local
 from cnnjax.ops import padding as pads
 from cnnjax.ops.allowed import Number
 from cnnjax.ops.filters import binomial
+from cnnjax.ops.fusion import unfused
 from cnnjax.ops.padding import Padding, Pair
 from cnnjax.ops.weighted import weighted
 
@@ -38,4 +39,6 @@ def max_blur(
 ) -> jax.Array:
     """Dense maximum, then `blur` (MaxBlurPool, Zhang 2019)."""
     x = local.maximum(x, window=window, stride=(1, 1), padding=padding)
+    if filter_size > min(stride):
+        x = unfused(x)
     return blur(x, stride=stride, padding=padding, filter_size=filter_size)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from cnnjax.ops.fusion import unfused
 from cnnjax.ops.multilinear import Function, multilinear
 
 Sides = tuple[tuple[int, int], tuple[int, int]]
@@ -40,42 +41,76 @@ def _going_round(x: jax.Array, *, sides: Sides, mode: str) -> jax.Array:
 
 
 def _grown(x: jax.Array, *, sides: Sides, mode: str) -> jax.Array:
-    for axis, side in zip(AXES, sides, strict=True):
-        size, axis = x.shape[axis], x.ndim + axis
-        widths = [(0, 0)] * x.ndim
-        widths[axis] = side
-        y = jnp.pad(x, widths)
-        for border, source, count in _copies(size, side, mode):
-            rows = lax.slice_in_dim(x, source, source + (1 if mode == "edge" else count), axis=axis)
-            rows = jnp.flip(rows, axis) if mode == "reflect" else rows
-            rows = jnp.broadcast_to(rows, (*y.shape[:axis], count, *y.shape[axis + 1 :]))
-            y = lax.dynamic_update_slice_in_dim(y, rows, border, axis)
-        x = y
-    return x
+    (row, column), (height, width) = _axes(x), x.shape[-3:-1]
+    top, left = sides[0][0], sides[1][0]
+    y = jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [*sides, (0, 0)])
+    # All of it is taken from x: XLA copies y whenever some of it is read to be written elsewhere.
+    lines = zip(_copies(x, sides[0], mode, row), (0, top + height), strict=True)
+    for line, place in lines:
+        before, after = _copies(line, sides[1], mode, column)
+        line = jnp.concatenate([before, line, after], column)
+        y = lax.dynamic_update_slice_in_dim(y, line, place, row)
+    for line, place in zip(_copies(x, sides[1], mode, column), (0, left + width), strict=True):
+        y = lax.dynamic_update_slice(y, line, (*[0] * row, top, place, 0))
+    return y
 
 
 def _folded(g: jax.Array, *, sides: Sides, mode: str) -> jax.Array:
-    """Add each border to the rows it was copied from: the transpose of `_grown`."""
-    for axis, side in zip(AXES, sides, strict=True):
-        size, axis = g.shape[axis] - sum(side), g.ndim + axis
-        inside = lax.slice_in_dim(g, side[0], side[0] + size, axis=axis)
-        for border, source, count in _copies(size, side, mode):
-            rows = lax.slice_in_dim(g, border, border + count, axis=axis)
-            rows = jnp.flip(rows, axis) if mode == "reflect" else rows
-            rows = jnp.sum(rows, axis, keepdims=True) if mode == "edge" else rows
-            there = lax.slice_in_dim(inside, source, source + rows.shape[axis], axis=axis)
-            inside = lax.dynamic_update_slice_in_dim(inside, there + rows, source, axis)
-        g = inside
-    return g
+    """Add each border to the lines it was copied from: the transpose of `_grown`."""
+    row, column = _axes(g)
+    # Fused into what follows, the terms of g would each be written out.
+    above, inside, below = (
+        _added(*_cut(lines, sides[1], column), mode=mode, axis=column)
+        for lines in _cut(unfused(g), sides[0], row)
+    )
+    return _added(above, inside, below, mode=mode, axis=row)
 
 
-def _copies(size: int, side: tuple[int, int], mode: str) -> list[tuple[int, int, int]]:
-    """Return (first row of the border, first row it copies, rows) of both borders of an axis."""
+def _axes(x: jax.Array) -> tuple[int, int]:
+    return x.ndim - 3, x.ndim - 2
+
+
+def _copies(
+    x: jax.Array, side: tuple[int, int], mode: str, axis: int
+) -> tuple[jax.Array, jax.Array]:
+    """Return the border before and the border after x along an axis, as copies of its lines."""
+
+    def lines(start: int, count: int) -> jax.Array:
+        copied = lax.slice_in_dim(x, start, start + (1 if mode == "edge" else count), axis=axis)
+        copied = jnp.flip(copied, axis) if mode == "reflect" else copied
+        return jnp.broadcast_to(copied, (*x.shape[:axis], count, *x.shape[axis + 1 :]))
+
+    first, last = _sources(x.shape[axis], side, mode)
+    return lines(first, side[0]), lines(last, side[1])
+
+
+def _cut(x: jax.Array, side: tuple[int, int], axis: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    before, inside, after = jnp.split(x, [side[0], x.shape[axis] - side[1]], axis)
+    return before, inside, after
+
+
+def _added(
+    before: jax.Array, inside: jax.Array, after: jax.Array, *, mode: str, axis: int
+) -> jax.Array:
+    """Return the inside plus, in the lines they are copies of, the border before and after it."""
+    side = before.shape[axis], after.shape[axis]
+    sources = _sources(inside.shape[axis], side, mode)
+    for border, source in zip((before, after), sources, strict=True):
+        if border.shape[axis]:
+            border = jnp.flip(border, axis) if mode == "reflect" else border
+            border = jnp.sum(border, axis, keepdims=True) if mode == "edge" else border
+            end = source + border.shape[axis]
+            total = lax.slice_in_dim(inside, source, end, axis=axis) + border
+            inside = lax.dynamic_update_slice_in_dim(inside, total, source, axis)
+    return inside
+
+
+def _sources(size: int, side: tuple[int, int], mode: str) -> tuple[int, int]:
+    """Return the first of the lines that the border before, and the border after, are copies of."""
     before, after = side
     first = {"wrap": size - before, "reflect": 1, "edge": 0}[mode]
     last = {"wrap": 0, "reflect": size - 1 - after, "edge": size - 1}[mode]
-    both = (0, first, before), (before + size, last, after)
-    return [copy for copy in both if copy[2]]
+    return first, last
 
 
 _bordered: Function = multilinear(

@@ -26,6 +26,7 @@ from cnnjax.ops import antialias, local, windows
 from cnnjax.ops import padding as pads
 from cnnjax.ops.allowed import OneOf
 from cnnjax.ops.antialias import FilterSize
+from cnnjax.ops.fusion import unfused
 from cnnjax.ops.multilinear import multilinear
 from cnnjax.ops.padding import Pair
 
@@ -71,7 +72,7 @@ def aps_blur(
     phase: jax.Array | None = None,
 ) -> tuple[jax.Array, Choice]:
     """Binomial blur, then `aps`; norms of the map `after` the blur or `before` it."""
-    blurred = antialias.blur(x, stride=(1, 1), padding=padding, filter_size=filter_size)
+    blurred = unfused(antialias.blur(x, stride=(1, 1), padding=padding, filter_size=filter_size))
     judged = blurred if judge == "after" else x
     return select(blurred, judged, stride=stride, p=p, phase=phase)
 
@@ -86,7 +87,7 @@ def max_aps(
     phase: jax.Array | None = None,
 ) -> tuple[jax.Array, Choice]:
     """Dense maximum, then `aps`."""
-    peaks = local.maximum(x, window=window, stride=(1, 1), padding=padding)
+    peaks = unfused(local.maximum(x, window=window, stride=(1, 1), padding=padding))
     return select(peaks, peaks, stride=stride, p=p, phase=phase)
 
 
@@ -103,6 +104,8 @@ def select(
 
 def choose(x: jax.Array, *, stride: Pair, p: Norm = 2) -> Choice:
     """Return the phase of the largest norm; ties are decided alike for all circular shifts of x."""
+    if stride == (1, 1):
+        return Choice(*[jnp.zeros(x.shape[:-3], jnp.int32)] * 2)
     x = lax.stop_gradient(windows.wide(x))
     return _decide(norms(x, stride=stride, p=p), x, stride)
 
