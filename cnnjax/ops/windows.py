@@ -50,7 +50,7 @@ def stacked(x: jax.Array, *, window: Pair, stride: Pair) -> jax.Array:
 def each(function: Callable[..., jax.Array], *values: Values) -> Values:
     """Apply an elementwise function to the K values of every window."""
     if isinstance(values[0], jax.Array):
-        return function(*values)
+        return jax.vmap(function)(*values)
     return [function(*items) for items in zip(*values, strict=True)]
 
 

@@ -1,0 +1,70 @@
+"""Window rules with a slope: the derivatives JAX finds from the K stacked values, and memory."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnnjax.ops import windows
+from cnnjax.ops.fusion import unfused
+from cnnjax.ops.means import LogMeanExp, PowerMean, SoftMean
+from cnnjax.ops.smooth import windowed
+
+RULES = [PowerMean(3.0, 4), PowerMean(2.5, 1), LogMeanExp(4.0, 9), SoftMean(1.0), SoftMean(-3.0)]
+PLACES = [((3, 3), (1, 1)), ((3, 2), (2, 3)), ((2, 2), (3, 3)), ((7, 7), (2, 2))]
+CASES = [(rule, PLACES[i % 3]) for i, rule in enumerate(RULES)] + [(RULES[3], PLACES[3])]
+
+
+def stacked(x, rule, *, window, stride):
+    return rule.statistics(windows.stacked(x, window=window, stride=stride))[0]
+
+
+@pytest.mark.parametrize(("rule", "place"), CASES, ids=str)
+def test_derivatives_of_order_one_and_two_are_those_of_the_stacked_values(rule, place):
+    window, stride = place
+
+    with jax.enable_x64(True):
+        x = jax.random.uniform(jax.random.key(0), (2, 9, 8, 3), jnp.float64, 0.1, 2.0)
+        v = jax.random.normal(jax.random.key(1), x.shape, jnp.float64)
+
+        def curved(pool, x):
+            return jnp.sum(jnp.sin(pool(x, rule, window=window, stride=stride)))
+
+        @functools.partial(jax.jit, static_argnums=0)
+        def both(pool):
+            first = jax.grad(functools.partial(curved, pool))
+            return [*jax.jvp(first, (x,), (v,)), jax.grad(lambda x: jnp.vdot(first(x), v))(x)]
+
+        for ours, derived in zip(both(windowed), both(stacked), strict=True):
+            np.testing.assert_allclose(ours, derived, rtol=1e-10, atol=1e-12)
+
+
+def test_windows_of_infinite_values_give_their_value_and_no_nan_to_their_neighbours():
+    x = jnp.ones((1, 4, 8, 1)).at[:, :, :2].set(-jnp.inf)
+    y, pull = jax.vjp(lambda x: windowed(x, SoftMean(1.0), window=(2, 2), stride=(2, 2)), x)
+    np.testing.assert_array_equal(y[0, :, 0, 0], -jnp.inf)
+    np.testing.assert_allclose(pull(jnp.ones_like(y))[0][0, :, 2:, 0], 0.25, rtol=1e-6)
+
+
+def test_training_keeps_no_map_a_tap():
+    x = jnp.zeros((4, 32, 32, 16))
+
+    def step(x):
+        return jax.grad(lambda x: windowed(x, SoftMean(1.0), window=(3, 3), stride=(1, 1)).sum())(x)
+
+    used = jax.jit(step).lower(x).compile().memory_analysis().temp_size_in_bytes
+    assert used < 6 * x.nbytes
+
+
+def test_unfused_is_the_identity_also_for_empty_batches_and_in_all_modes():
+    x = jnp.asarray([[-0.0, jnp.nan], [jnp.inf, 2.0]])
+    np.testing.assert_array_equal(np.signbit(unfused(x)), np.signbit(x))
+    np.testing.assert_array_equal(jax.vmap(unfused)(x), x)
+    assert unfused(jnp.zeros((0, 3))).shape == (0, 3)
+    value, tangent = jax.jvp(lambda x: unfused(x) ** 2, (jnp.float32(3),), (jnp.float32(1),))
+    assert (value, tangent) == (9, 6)
+    assert jax.hessian(lambda x: unfused(x) ** 3)(2.0) == 12
