@@ -38,9 +38,9 @@ def lp(
     reduce: Reduce = "mean",
 ) -> jax.Array:
     """(mean or sum of |x|^p)^(1/p) (Sermanet et al. 2012, who sum); the gradient at 0 is 0."""
-    sizes = jnp.abs(_padded(x, window, stride, padding))
+    values = _padded(x, window, stride, padding)
     rule = PowerMean(p, 1 if reduce == "sum" else window[0] * window[1])
-    return windowed(sizes, rule, window=window, stride=stride).astype(x.dtype)
+    return windowed(values, rule, window=window, stride=stride).astype(x.dtype)
 
 
 def gem(
@@ -108,7 +108,7 @@ def beta_softmax(
 
 @dataclass(frozen=True)
 class PowerMean:
-    """(sum of values^p / count)^(1/p) of values >= 0."""
+    """(sum of |value|^p / count)^(1/p)."""
 
     p: float | jax.Array
     count: int
@@ -116,19 +116,20 @@ class PowerMean:
 
     def statistics(self, values: Values) -> tuple[jax.Array]:
         """Return the power mean."""
+        sizes = windows.each(jnp.abs, values)
         # The function is homogeneous, so the scale may be taken for a constant in derivatives.
-        scale = lax.stop_gradient(windows.largest(values))
+        scale = lax.stop_gradient(windows.largest(sizes))
         regular = (scale > 0) & jnp.isfinite(scale)
         safe = jnp.where(regular, scale, 1)
-        powers = windows.each(lambda v: _power(jnp.where(regular, v / safe, 1), self.p), values)
+        powers = windows.each(lambda v: _power(jnp.where(regular, v / safe, 1), self.p), sizes)
         total = windows.total(powers) / self.count
         return (jnp.where(regular, safe * total ** (1 / self.p), scale),)
 
     def slope(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        """Return (x / y)^(p - 1) / count; 0 in a window of zeros."""
+        """Return (|x| / y)^(p - 1) / count with the sign of x; 0 in a window of zeros."""
         regular = (y > 0) & jnp.isfinite(y)
-        ratio = jnp.where(regular, x / jnp.where(regular, y, 1), 1)
-        return jnp.where(regular, _power(ratio, self.p - 1) / self.count, 0)
+        ratio = jnp.where(regular, jnp.abs(x) / jnp.where(regular, y, 1), 1)
+        return jnp.where(regular, jnp.sign(x) * _power(ratio, self.p - 1) / self.count, 0)
 
 
 @dataclass(frozen=True)
