@@ -477,6 +477,7 @@ STARTS = {
 }
 
 
+@pytest.mark.slow
 def test_layers_start_as_what_they_generalise() -> None:
     x = positive((2, 8, 8, 3))
     for name, (fixed, _) in STARTS.items():
@@ -511,6 +512,7 @@ def test_ties_give_the_gradient_to_the_first_maximum() -> None:
         np.testing.assert_array_equal(lowest, -np.asarray(stock))
 
 
+@pytest.mark.slow
 def test_special_values() -> None:
     x = np.full((4, 4, 1), -np.inf, np.float32)
     for name in ("max", "min", "median", "softpool", "lse", "mean", "beta_softmax"):

@@ -157,7 +157,8 @@ def train(name: str, arm: Arm) -> None:
     assert step._cache_size() == 1  # the second step retraced nothing
 
 
-FAST = (("cnn", ("mixed", 3, "CIRCULAR")), ("base_cnn_b", ("lps", 2, "SAME")))
+LEARNT = ("base_cnn_b", ("lps", 2, "SAME"))
+FAST = (("cnn", ("mixed", 3, "CIRCULAR")), pytest.param(*LEARNT, marks=pytest.mark.slow))
 
 
 @pytest.mark.parametrize(("name", "arm"), FAST)

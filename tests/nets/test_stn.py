@@ -19,6 +19,7 @@ from cnnjax.nets import NETS
 from cnnjax.nets.cnn import CNN
 from cnnjax.nets.stn import stn
 
+QUICK = ("cnn", "lenet5", "resnet20_cifar")
 SMALL = {"num_classes": 3, "widths": (2,), "dense": (), "head": "gap"}
 
 
@@ -100,7 +101,9 @@ def test_translation_only_translates() -> None:
 
 
 @pytest.mark.parametrize("mode", ["affine", "translation"])
-@pytest.mark.parametrize("name", NARROW)
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in NARROW]
+)
 def test_in_front_of_any_network(name: str, mode: str) -> None:
     """By a knob of Config: the network's own parameters stay, those of the pose come."""
     config = Config(net=name, transformer=mode, padding="CIRCULAR", **NARROW[name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -32,7 +33,12 @@ def images(count: int = 4, height: int = 12, width: int = 9, channels: int = 3) 
 
 
 def apply(text: str, x: jax.Array, key: jax.Array = KEY) -> np.ndarray:
-    return np.asarray(jax.jit(lambda key, x: aug.augment(parse(text), key, x))(key, x))
+    return np.asarray(compiled(text)(key, x))
+
+
+@functools.cache
+def compiled(text: str) -> Any:
+    return jax.jit(functools.partial(aug.augment, parse(text)))
 
 
 def one(name: str, x: jax.Array, key: jax.Array = KEY, **params: Any) -> np.ndarray:

@@ -25,6 +25,10 @@ WINDOWS = [
 ]  # fmt: skip
 
 
+def slow(value):
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 def reference(name: str, window, stride):
     """XLA's form on a padded map: its gradient is select-and-scatter, or a reduce-window."""
     start, combine = {
@@ -75,7 +79,7 @@ KINDS = ["floats", "ties", "rectified", "infinite", "infinities", "one not a num
 
 
 @pytest.mark.parametrize(("window", "stride"), WINDOWS, ids=str)
-@pytest.mark.parametrize("name", ["max", "min"])
+@pytest.mark.parametrize("name", ["max", slow("min")])
 def test_extremes_have_the_values_and_gradients_of_xla(name, window, stride):
     x = jnp.concatenate([inputs(kind) for kind in KINDS])
     theirs, ours = reference(name, window, stride), fast(name, window, stride)
@@ -142,7 +146,7 @@ def test_every_padding(name, padding):
     np.testing.assert_array_equal(got[1], want[1])
 
 
-@pytest.mark.parametrize("window", [(12, 11), (128, 1), (60, 3), (50, 40)], ids=str)
+@pytest.mark.parametrize("window", [(12, 11), (128, 1), slow((60, 3)), slow((50, 40))], ids=str)
 def test_windows_of_many_taps(window):
     """127 taps are the most that one byte numbers; a window of the whole map is a global pool."""
     size = max(window[0], 12), max(window[1], 12)
@@ -195,7 +199,7 @@ FUNCTIONS = {
 SMALL = jax.random.normal(jax.random.key(0), (1, 8, 7, 1))
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", [n if n in ("max", "mean") else slow(n) for n in FUNCTIONS])
 def test_derivatives_of_every_mode_and_order(name):
     function = FUNCTIONS[name]
     with jax.enable_x64(True):
@@ -226,7 +230,7 @@ LOOPS = {
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize("name", ["max", "max of 49 taps", "blur"])
+@pytest.mark.parametrize("name", ["max", slow("max of 49 taps"), slow("blur")])
 def test_inside_transformations(name, loop):
     function = FUNCTIONS[name]
 

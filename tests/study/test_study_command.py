@@ -93,6 +93,7 @@ print(json.dumps(measure(from_dict(json.loads(sys.argv[1])))))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["study", "worker"])
 def test_kill_9_loses_nothing_finished(command: Command, tmp_path: Path, victim: str) -> None:
     out, calm = tmp_path / "killed", tmp_path / "calm"
@@ -142,6 +143,7 @@ def test_a_failed_trial_is_recorded_and_the_rest_goes_on(command: Command, tmp_p
     assert "diverged" in (out / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_with_one_line(command: Command, tmp_path: Path) -> None:
     out = tmp_path / "out"
     # A shell sets the limit: a hook between fork and exec would run in a process that holds JAX.

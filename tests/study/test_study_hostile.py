@@ -51,6 +51,7 @@ def test_killed_at_random_instants_it_still_ends_in_the_same_table(
     assert not list(out.glob("trials/*/*.tmp"))
 
 
+@pytest.mark.slow
 def test_ctrl_c_twice_is_still_one_line(command: Command, tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = command(*SLOWER, "--epochs=9999", f"--out={out}", "--workers=2")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import pytest
@@ -22,6 +23,7 @@ CONFIG = Config(
 )
 
 
+@functools.cache
 def costs(config: Config) -> dict[str, int]:
     dataset = data.load(config.dataset)
     return cost(config, build.build_net(config, 10, dataset.image_shape), dataset)

@@ -91,7 +91,8 @@ def test_train_2n_is_train_n_stop_resume_n(calm: Any, tmp_path: Path) -> None:
     assert numbers(out) == calm
 
 
-@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
 def test_an_epoch_in_one_dispatch_is_the_host_loop(calm: Any, tmp_path: Path, devices: int) -> None:
     """The same lines and variables up to rounding; going on in the middle of an epoch too."""
     config = replace(CONFIG, unit="epoch", devices=devices)
@@ -150,7 +151,7 @@ def test_what_is_in_use_or_not_ours_is_left_alone(tmp_path: Path, capsys: Any) -
     with Store(tmp_path).lock():
         assert main(["train", *WORDS, f"--out={tmp_path}"]) == 2
     errors = capsys.readouterr().err
-    assert "in use by a running study" in errors and errors.count("\n") == 1
+    assert "in use by a running command" in errors and errors.count("\n") == 1
     (tmp_path / "config.json").write_text("mine: not JSON")
     assert main(["train", *WORDS, f"--out={tmp_path}"]) == 2
     errors = capsys.readouterr().err

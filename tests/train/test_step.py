@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -126,6 +127,7 @@ def test_one_trace_serves_all_steps(norm: bool) -> None:
     assert jnp.isfinite(sums["loss"])
 
 
+@functools.cache
 def trained(net: Net, rows: int = 16, **how: Any) -> tuple[Any, dict[str, Any]]:
     """Return (state, sums) after one step of SGD on 13 real rows of 16."""
     tx, method = optax.sgd(0.5), Method(**how)
