@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -66,10 +68,14 @@ def test_optimisers_descend(name: str) -> None:
         return sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(p))  # type: ignore[return-value]
 
     start, state = float(objective(params)), tx.init(params)
-    update = jax.jit(tx.update)
+
+    @jax.jit
+    def step(params: dict[str, jax.Array], state: Any) -> tuple[dict[str, jax.Array], Any]:
+        updates, state = tx.update(jax.grad(objective)(params), state, params)
+        return jax.tree.map(jnp.add, params, updates), state
+
     for _ in range(STEPS):
-        updates, state = update(jax.grad(objective)(params), state, params)
-        params = jax.tree.map(jnp.add, params, updates)
+        params, state = step(params, state)
     assert float(objective(params)) < 0.3 * start
 
 

@@ -46,6 +46,7 @@ def test_an_old_python_is_one_line(checkout: Path, script: str) -> None:
     assert "Python 3.11 or newer is needed" in done.stderr
 
 
+@pytest.mark.slow
 def test_no_network_is_one_line_and_the_next_call_starts_over(checkout: Path) -> None:
     script = checkout / "scripts" / "test"
     done = call(script, PYTHON=sys.executable, PIP_NO_INDEX="1", PIP_FIND_LINKS="")

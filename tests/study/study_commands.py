@@ -40,6 +40,15 @@ def wait_for(pattern: str, out: Path) -> None:
     raise AssertionError(f"no {pattern} in {out}")
 
 
+def copy(source: Path, target: Path) -> None:
+    """Copy a study without its lock and tables."""
+    for path in source.glob("trials/*/*"):
+        place = target / path.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(path.read_bytes())
+    (target / "study.json").write_bytes((source / "study.json").read_bytes())
+
+
 def children(pid: int) -> list[int]:
     """Return the process ids whose parent is `pid`, resource trackers aside."""
     found = []

@@ -17,11 +17,13 @@ from study_commands import (
     SLOWER,
     Command,
     children,
+    copy,
     finish,
     numbers,
     wait_for,
 )
 
+from cnnjax.cli import main
 from cnnjax.config import Config, from_dict
 from cnnjax.study.predictions import PER_IMAGE, Predictions
 from cnnjax.study.store import TrialFiles
@@ -157,7 +159,9 @@ def test_a_full_disk_stops_with_one_line(command: Command, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("case", ["file", "foreign", "other_study", "unwritable"])
-def test_an_unusable_directory_is_one_line(command: Command, tmp_path: Path, case: str) -> None:
+def test_an_unusable_directory_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str
+) -> None:
     out = tmp_path / "out"
     if case == "file":
         out.write_text("a file")
@@ -169,10 +173,24 @@ def test_an_unusable_directory_is_one_line(command: Command, tmp_path: Path, cas
         (out / "study.json").write_text('{"name": "another", "fixed": {}}')
     else:
         out = Path("/proc/nowhere/out")
-    status, _, errors = finish(command(*GRID, f"--out={out}"))
-    assert status == 2
+    assert main(["study", *GRID, f"--out={out}"]) == 2
+    errors = capsys.readouterr().err
     assert errors.count("\n") == 1
     assert str(out) in errors
+
+
+def test_anothers_result_under_this_name_is_refused(
+    tmp_path: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    copy(finished, out)
+    path = next((out / "trials").glob("*/result.json"))
+    result = json.loads(path.read_text())
+    path.write_text(json.dumps({**result, "config": {**result["config"], "lr": 0.5}}))
+    assert main(["study", *GRID, f"--out={out}"]) == 2
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1
+    assert "holds another trial's result" in errors
 
 
 def test_run_keeps_a_finished_trial(tmp_path: Path, finished: Path) -> None:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from study_commands import GRID, SLOWER, Command, children, finish, numbers, wait_for
+from study_commands import GRID, SLOWER, Command, children, copy, finish, numbers, wait_for
+
+from cnnjax.cli import main
 
 
 @pytest.fixture(scope="module")
@@ -92,19 +94,6 @@ def test_a_corrupt_file_costs_at_most_its_trial(
     assert all(p.read_bytes() == (finished / p.relative_to(out)).read_bytes() for p in others)
 
 
-def test_anothers_result_under_this_name_is_refused(
-    command: Command, tmp_path: Path, finished: Path
-) -> None:
-    out = tmp_path / "out"
-    copy(finished, out)
-    path = next((out / "trials").glob("*/result.json"))
-    result = json.loads(path.read_text())
-    path.write_text(json.dumps({**result, "config": {**result["config"], "lr": 0.5}}))
-    status, _, errors = finish(command(*GRID, f"--out={out}"))
-    assert status == 2 and errors.count("\n") == 1
-    assert "holds another trial's result" in errors
-
-
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -119,19 +108,10 @@ def test_anothers_result_under_this_name_is_refused(
     ],
 )
 def test_mistakes_are_one_line_and_run_nothing(
-    command: Command, tmp_path: Path, words: list[str], says: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str
 ) -> None:
     out = tmp_path / "out"
-    status, _, errors = finish(command(*GRID, f"--out={out}", *words))
+    status, errors = main(["study", *GRID, f"--out={out}", *words]), capsys.readouterr().err
     assert (status, errors.count("\n")) == (2, 1), errors
     assert says in errors
     assert not list(out.glob("trials/*"))
-
-
-def copy(source: Path, target: Path) -> None:
-    """Copy a study without its lock and tables."""
-    for path in source.glob("trials/*/*"):
-        place = target / path.relative_to(source)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(path.read_bytes())
-    (target / "study.json").write_bytes((source / "study.json").read_bytes())
