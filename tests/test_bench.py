@@ -112,6 +112,7 @@ def test_seeds_have_the_same_numbers_in_every_way(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_seeds_in_processes_have_the_bits_of_one_after_another():
     ways = (seeds.one_after_another, seeds.processes)
     alone, apart = (way(range(3))() for way in ways)

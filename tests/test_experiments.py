@@ -32,6 +32,7 @@ def metrics(config: Config, **choices: Any) -> dict[str, float]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_twenty_layers_learn_from_he_alone() -> None:
     base, deep = load("he2015").base, load("he2015").axes["widths"][1]
     he, xavier = (metrics(base, widths=deep, initializer=name) for name in ("he", "xavier"))

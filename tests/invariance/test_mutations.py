@@ -135,6 +135,7 @@ BUGS = (
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("bug", BUGS, ids=[bug.what for bug in BUGS])
 def test_a_planted_bug_is_caught(bug, tmp_path):
     shutil.copytree(ROOT / "cnnjax", tmp_path / "cnnjax")

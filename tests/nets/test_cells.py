@@ -110,6 +110,7 @@ def test_gradients_trace(name: str, arm: Arm) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("arm", ARMS, ids=lambda arm: "-".join(map(str, arm)))
 def test_every_cell_traces(arm: Arm) -> None:
     traced = 0
@@ -183,6 +184,7 @@ def slow_cells() -> list[tuple[str, Arm]]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "arm"), slow_cells())
 def test_training_everywhere(name: str, arm: Arm) -> None:
     train(name, arm)

@@ -32,6 +32,7 @@ def build(name: str, **choices: Any) -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", KINDS)
 def test_every_head_norm_and_activation(name: str) -> None:
     image = jax.ShapeDtypeStruct((2, 96, 96, NETS[name].image[2]), jnp.float32)

@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 from study_commands import SLOWER, Command, finish, numbers, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.extra]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.extra]
 
 RAY_ENV = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
 

@@ -27,6 +27,7 @@ def finished(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_killed_at_random_instants_it_still_ends_in_the_same_table(
     command: Command, tmp_path: Path
 ) -> None:
@@ -78,6 +79,7 @@ def nonsense(path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("harm", [cut, nonsense])
 @pytest.mark.parametrize("name", ["result.json", "config.json", "env.json", "metrics.jsonl"])
 def test_a_corrupt_file_costs_at_most_its_trial(

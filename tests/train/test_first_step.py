@@ -48,6 +48,7 @@ def first_step(net: str, cache: Path) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("net", ["cnn", "lenet5_modern"])
 def test_the_first_step_comes_soon(net: str, tmp_path: Path) -> None:
     cold, *warm = (first_step(net, tmp_path) for _ in range(4))

@@ -182,6 +182,7 @@ def test_a_process_ends_with_its_parent() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_kill_9_of_the_launcher_ends_its_processes(tmp_path: Path) -> None:
     """And the same command goes on from the last checkpoint, to the bits of an undisturbed run."""
     calm, killed = tmp_path / "calm", tmp_path / "killed"
@@ -283,6 +284,7 @@ def test_two_processes_agree_with_one_device(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("victim", [0, 1])
 def test_kill_9_of_any_process_ends_in_the_same_bits(tmp_path: Path, victim: int) -> None:
     calm, killed = tmp_path / "calm", tmp_path / "killed"
@@ -302,6 +304,7 @@ def test_kill_9_of_any_process_ends_in_the_same_bits(tmp_path: Path, victim: int
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("told", ["launcher", "process"])
 def test_sigterm_to_all_or_one_and_two_processes_go_on_as_one(tmp_path: Path, told: str) -> None:
     """Stopped in 2 processes, restored in 1: bit-exact to restore, then within rounding."""

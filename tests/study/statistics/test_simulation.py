@@ -11,6 +11,7 @@ ERROR = 3 * (0.05 * 0.95 / STUDIES) ** 0.5
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("noise", NOISES)
 @pytest.mark.parametrize("seeds", [3, 5, 10, 20])
 def test_null_studies(noise: str, seeds: int) -> None:
