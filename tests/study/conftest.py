@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -51,6 +52,16 @@ MakeRun = Callable[..., Path]
 SMALL: dict[str, Any] = {"widths": (3, 4), "dense": (), "head": "gap", "padding": "CIRCULAR"}
 
 
+@functools.cache
+def initial(config: Config) -> dict[str, Any]:
+    """Return what training the network would start from, by path."""
+    loaded = data.load(config.dataset)
+    net = build.build_net(config, loaded.num_classes, loaded.image_shape)
+    keys = {"params": jax.random.key(0), "pool": jax.random.key(1)}
+    image = jnp.zeros((1, *loaded.image_shape))
+    return flat(jax.jit(lambda: net.init(keys, image, train=False))())
+
+
 @pytest.fixture
 def make_run(tmp_path: Path) -> MakeRun:
     """A function that writes an untrained run of a small network and returns its directory."""
@@ -58,14 +69,10 @@ def make_run(tmp_path: Path) -> MakeRun:
     def make(dataset: str = "digits:train=50:test=20", temperature: float | None = None,
              name: str = "run", **choices: Any) -> Path:  # fmt: skip
         config = Config(dataset=dataset, **{**SMALL, **choices})
-        loaded = data.load(dataset)
-        net = build.build_net(config, loaded.num_classes, loaded.image_shape)
-        keys = {"params": jax.random.key(0), "pool": jax.random.key(1)}
-        image = jnp.zeros((1, *loaded.image_shape))
         files = TrialFiles(tmp_path / name)
         files.start(to_dict(config), {})
-        files.save_data(learnt_from(loaded))
-        files.save_variables(flat(jax.jit(lambda: net.init(keys, image, train=False))()))
+        files.save_data(learnt_from(data.load(dataset)))
+        files.save_variables(dict(initial(config)))
         metrics = {} if temperature is None else {"temperature": temperature}
         files.finish({"id": name, "status": "done", "metrics": metrics})
         return files.root
