@@ -242,6 +242,8 @@ class Trial:
     def runs(self) -> Config:
         """The configuration to train: this one, or the simpler arm that is the same function."""
         config = self.config
+        if config.last_pool == config.pool:
+            config = dataclasses.replace(config, last_pool=None)
         pool = build.downsampling(config)
         if pool.method is None or pool.stride is None or config.pool_position is not None:
             return config  # each site has its own pool, or the place was asked for

@@ -15,7 +15,6 @@ from typing import Any
 import pandas as pd
 
 from cnnjax.config import FIELDS, Config, from_dict
-from cnnjax.layers import pooling
 from cnnjax.study.grid import Trial
 from cnnjax.study.store import Store, write_bytes
 
@@ -59,8 +58,7 @@ def _row(trial: Trial, result: Mapping[str, Any]) -> dict[str, Any]:
 
 def _columns(trial: Trial) -> dict[str, Any]:
     values = {name: label(getattr(trial.config, name)) for name in FIELDS}
-    pool = trial.config.pool
-    if pool is not None and "window" not in pooling.parse(pool)[0].takes:
+    if not trial.config.takes_window:
         values["window"] = NOT_TAKEN
     return values
 
