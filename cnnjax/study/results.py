@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +68,12 @@ def label(value: Any) -> Any:
     return "x".join(map(str, value)) if isinstance(value, tuple) else value
 
 
-def summary(runs: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """Return mean, std (n - 1) and n of the headline metrics over the finished runs of each arm."""
+def summary(
+    runs: pd.DataFrame, by: Sequence[str], metrics: Iterable[str] = HEADLINES
+) -> pd.DataFrame:
+    """Return mean, std (n - 1) and n of the metrics over the finished runs of each arm."""
     done = runs[runs["status"] == "done"]
-    groups = done.groupby(list(by), sort=False, dropna=False)[list(HEADLINES)]
+    groups = done.groupby(list(by), sort=False, dropna=False)[list(metrics)]
     return groups.agg(["mean", "std", "count"])
 
 
