@@ -46,8 +46,9 @@ def tables(study: Study, runs: pd.DataFrame) -> str:
         for title, part in _by_dataset(study, runs)
         for text in (title, _arms(inner, part), _shares(inner, part), _levels(study, inner, part))
     ]
-    contrast = study.contrast and statistics.compare(runs, study.contrast)
-    return "\n\n".join([*filter(None, parts), statistics.sentence(contrast)]) + "\n"
+    if study.contrast:
+        parts.append(statistics.sentence(statistics.compare(runs, study.contrast)))
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def record(study: Study, runs: pd.DataFrame) -> pd.DataFrame:

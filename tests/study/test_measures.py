@@ -68,7 +68,12 @@ def test_distinct_rows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pool", "last", "orbit_size"), [("max", "max", 16), ("max", "max_blur", 4), ("aps", "aps", 1)]
+    ("pool", "last", "orbit_size"),
+    [
+        ("max", "max_blur", 4),
+        pytest.param("max", "max", 16, marks=pytest.mark.slow),
+        pytest.param("aps", "aps", 1, marks=pytest.mark.slow),
+    ],
 )
 def test_orbits(pool: str, last: str, orbit_size: int) -> None:
     """Two stages of stride 2: 16 logits, 4 where the last one blurs, one where nothing is lost."""

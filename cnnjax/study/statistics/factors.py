@@ -23,7 +23,7 @@ from statsmodels.stats.anova import AnovaRM
 from cnnjax.study.results import label
 from cnnjax.study.statistics.contrast import finite
 from cnnjax.study.statistics.family import adjusted
-from cnnjax.study.statistics.paired import LEAST_TO_TEST, examine
+from cnnjax.study.statistics.paired import LEAST_TO_TEST, examine, no_spread
 
 COLUMNS = ("metric", "effect", "df", "n", "share", "low", "high", "F", "p", "p_holm")
 Factor = str | tuple[str, ...]
@@ -47,11 +47,12 @@ def factors(runs: pd.DataFrame, by: Sequence[Factor], metric: str) -> pd.DataFra
     effects = [pick for size in range(1, len(by) + 1) for pick in _picks(len(by), size)]
     squares = np.array([_mean_square(values, effect) for effect in effects])
     total = squares.sum(axis=0)
-    tests = _tests(table, names, metric) if total.all() else {}
+    varies = not any(no_spread(seed) for seed in table.to_numpy(float))
+    tests = _tests(table, names) if varies else {}
     rows = []
     for effect, own in zip(effects, squares, strict=True):
         words = ":".join(names[axis] for axis in effect)
-        share = examine(own / total if total.all() else np.full(len(table), math.nan))
+        share = examine(own / total if varies else np.full(len(table), math.nan))
         f, p = tests.get(words, (math.nan, math.nan))
         df = math.prod(shape[axis] - 1 for axis in effect)
         low, high = np.clip((share.low, share.high), 0, 1)
@@ -100,20 +101,14 @@ def _mean_square(values: np.ndarray, effect: tuple[int, ...]) -> np.ndarray:
     return np.asarray((values**2).mean(axis=tuple(range(1, values.ndim))))
 
 
-def _tests(table: pd.DataFrame, names: list[str], metric: str) -> dict[str, tuple[float, float]]:
+def _tests(table: pd.DataFrame, names: list[str]) -> dict[str, tuple[float, float]]:
     if len(table) < LEAST_TO_TEST:
         return {}
     # Formulas take plain names alone.
     plain = {own: f"factor{number}" for number, own in enumerate(names)}
-    long = table.stack(list(range(len(names))), future_stack=True).rename("value").reset_index()
+    long = table.melt(ignore_index=False, value_name="value").reset_index().rename(columns=plain)
     with np.errstate(divide="ignore", invalid="ignore"):
-        model = AnovaRM(long.rename(columns=plain), "value", "seed", within=list(plain.values()))
-        found = model.fit().anova_table
+        found = AnovaRM(long, "value", "seed", within=list(plain.values())).fit().anova_table
     words = {short: own for own, short in plain.items()}
-    return {
-        ":".join(words[part] for part in effect.split(":")): (
-            float(row.iloc[0]),
-            float(row.iloc[3]),
-        )
-        for effect, row in found.iterrows()
-    }
+    effects = [":".join(words[part] for part in str(row).split(":")) for row in found.index]
+    return dict(zip(effects, zip(found["F Value"], found["Pr > F"], strict=True), strict=True))
