@@ -20,7 +20,7 @@ STUDY = Study(
         "and than the mean, and are windows of 2, 3 and 5 better where they overlap?"
     ),
     base=Config(
-        dataset="mnist:train=3000:test=2000",
+        dataset="mnist:train=2000:test=2000",
         net="cnn",
         widths=(8, 16),
         kernel_size=5,
@@ -30,7 +30,7 @@ STUDY = Study(
         head="flatten",
         train_shift=0,
         epochs=4,
-        batch_size=32,
+        batch_size=16,
         eval_places=3,
         eval_shift=2,
         shift_images=200,
