@@ -31,6 +31,8 @@ SHOWN = {
     "logit_orbit": "distinct logits",
 }
 KEPT = ("id", "same_as", "status", "reason", "seed", "parameters", "seconds")
+# So few arms are compared in all pairs, more of them level by level alone.
+FEW = 6
 FACTS = ("commit", "cpu", "cores", "threads", "python", "jax", "jaxlib", "flax", "optax")
 
 
@@ -44,7 +46,12 @@ def tables(study: Study, runs: pd.DataFrame) -> str:
     parts = [
         text
         for title, part in _by_dataset(study, runs)
-        for text in (title, _arms(inner, part), _shares(inner, part), _levels(study, inner, part))
+        for text in (
+            title,
+            _arms(inner, part),
+            _shares(inner, part),
+            *_compared(study, inner, part),
+        )
     ]
     if study.contrast:
         parts.append(statistics.sentence(statistics.compare(runs, study.contrast)))
@@ -107,9 +114,30 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def _levels(study: Study, factors: Sequence[tuple[str, ...]], runs: pd.DataFrame) -> str:
-    """Return each level of a factor against each before it, in the contrast's metric."""
+def _compared(
+    study: Study, factors: Sequence[tuple[str, ...]], runs: pd.DataFrame
+) -> Iterator[str]:
+    """Yield levels and, where they are few, arms against each other in the contrast's metric."""
     metric = study.contrast.metric if study.contrast else next(iter(HEADLINES))
+    header = [
+        f"in {SHOWN.get(metric, metric)}",
+        "difference",
+        "95 % interval",
+        "p, Holm",
+        "verdict",
+    ]
+    names = [name for factor in factors for name in factor]
+    compared = [_levels(study, factors, runs, metric)]
+    if len(factors) > 1 and runs.groupby(names, sort=False).ngroups <= FEW:
+        compared.append(statistics.family(runs, names, metrics=(metric,), pairs="all"))
+    for table in compared:
+        yield _markdown(header, [_level(row) for _, row in table.iterrows()])
+
+
+def _levels(
+    study: Study, factors: Sequence[tuple[str, ...]], runs: pd.DataFrame, metric: str
+) -> pd.DataFrame:
+    """Return each level of a factor against each before it, as `family` has it."""
     rows = []
     for factor in factors:
         levels = list(zip(*(study.axes[name] for name in factor), strict=True))
@@ -118,15 +146,7 @@ def _levels(study: Study, factors: Sequence[tuple[str, ...]], runs: pd.DataFrame
             found = statistics.compare(runs, Contrast(metric, arm, against))
             if found is not None:
                 rows.append({"arm_a": _words(arm), "arm_b": _words(against)} | facts(found.paired))
-    table = statistics.correct(pd.DataFrame(rows).assign(metric=metric))
-    header = [
-        f"in {SHOWN.get(metric, metric)}",
-        "difference",
-        "95 % interval",
-        "p, Holm",
-        "verdict",
-    ]
-    return _markdown(header, [_level(row) for _, row in table.iterrows()])
+    return statistics.correct(pd.DataFrame(rows))
 
 
 def _level(row: pd.Series) -> list[str]:

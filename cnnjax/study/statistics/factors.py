@@ -33,11 +33,11 @@ def factors(runs: pd.DataFrame, by: Sequence[Factor], metric: str) -> pd.DataFra
     """Return a row an effect: each factor of `by`, then their interactions, `a:b`.
 
     share: of the variance between the arms of a seed, mean over the n seeds that have all arms;
-    low and high: its 95 % interval (Student's t over seeds). F and p: repeated-measures analysis of
-    variance, seeds as subjects (Girden 1992), which takes sphericity for granted where an effect
-    has more than one degree of freedom; p_holm: over all effects. NaN where nothing varies, p also
-    below three seeds. ValueError where the grid is not full: every combination of levels, once a
-    seed.
+    low and high: its 95 % interval (Student's t over seeds), of no width where all agree. F and p:
+    repeated-measures analysis of variance, seeds as subjects, which takes sphericity for granted
+    where an effect has more than one degree of freedom; p_holm: over all effects. NaN where nothing
+    varies, p also below three seeds. ValueError where the grid is not full: every combination of
+    levels, once a seed.
     """
     named = runs.assign(**{name(factor): _levels(runs, factor) for factor in by})
     names = [name(factor) for factor in by]
@@ -52,11 +52,10 @@ def factors(runs: pd.DataFrame, by: Sequence[Factor], metric: str) -> pd.DataFra
     rows = []
     for effect, own in zip(effects, squares, strict=True):
         words = ":".join(names[axis] for axis in effect)
-        share = examine(own / total if varies else np.full(len(table), math.nan))
+        shares = own / total if varies else np.full(len(table), math.nan)
         f, p = tests.get(words, (math.nan, math.nan))
         df = math.prod(shape[axis] - 1 for axis in effect)
-        low, high = np.clip((share.low, share.high), 0, 1)
-        rows.append((metric, words, df, len(table), share.mean, low, high, f, p, p))
+        rows.append((metric, words, df, len(table), *_interval(shares), f, p, p))
     found = pd.DataFrame(rows, columns=list(COLUMNS))
     return found.assign(p_holm=adjusted(found["p"], "holm"))
 
@@ -99,6 +98,13 @@ def _mean_square(values: np.ndarray, effect: tuple[int, ...]) -> np.ndarray:
         mean = values.mean(axis=1 + axis, keepdims=True)
         values = values - mean if axis in effect else mean
     return np.asarray((values**2).mean(axis=tuple(range(1, values.ndim))))
+
+
+def _interval(shares: np.ndarray) -> tuple[float, float, float]:
+    found = examine(shares)
+    if no_spread(shares):
+        return found.mean, found.mean, found.mean
+    return found.mean, max(found.low, 0.0), min(found.high, 1.0)
 
 
 def _tests(table: pd.DataFrame, names: list[str]) -> dict[str, tuple[float, float]]:
