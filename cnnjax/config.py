@@ -91,8 +91,9 @@ def choice(names: Iterable[str]) -> Kind:
 
 
 def _check_pool(field: str, value: Any) -> str:
-    card, params = pooling.parse(value)
-    del card
+    if isinstance(value, str):
+        spec.find(pooling.POOLS, spec.parse(value)[0], field)
+    _, params = pooling.parse(value)
     return spec.format(spec.parse(value)[0], params)
 
 

@@ -52,6 +52,7 @@ def test_equal_arms_have_one_id() -> None:
         ("window", 0),
         ("pool", "maxx"),
         ("pool", "max:nothing=3"),
+        ("last_pool", "maxx"),
         ("net", "rseNet"),
         ("head", "gab"),
         ("dataset", "mnits"),
