@@ -9,6 +9,7 @@ depend on the image's size are checked here.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import flax.linen as nn
@@ -28,7 +29,8 @@ from cnnjax.nets.stn import Transformed
 from cnnjax.ops import augmentation, shifts
 
 Shape = tuple[int, int, int]
-SIZES = ("widths", "kernel_size", "dense")
+# What only some networks let one choose.
+OWN = ("widths", "kernel_size", "dense", "last_pool")
 
 
 def build_net(config: Config, num_classes: int, image_shape: Shape) -> nn.Module:
@@ -38,7 +40,10 @@ def build_net(config: Config, num_classes: int, image_shape: Shape) -> nn.Module
     logits (N, num_classes).
     """
     card = NETS[config.net]
-    net = card.module(num_classes=num_classes, pool=downsampling(config), **_choices(config, card))
+    choices = _choices(config, card)
+    if config.last_pool is not None:
+        choices["last_pool"] = downsampling(replace(config, pool=config.last_pool))
+    net = card.module(num_classes=num_classes, pool=downsampling(config), **choices)
     if config.transformer != "none":
         net = Transformed(net=net, mode=config.transformer)
     check_fit(net, config, image_shape)
@@ -46,7 +51,7 @@ def build_net(config: Config, num_classes: int, image_shape: Shape) -> nn.Module
 
 
 def _choices(config: Config, card: Network) -> dict[str, Any]:
-    for name in SIZES:
+    for name in OWN:
         if getattr(config, name) is not None and name not in card.defaults:
             able = ", ".join(key for key in card.defaults)
             raise ValueError(f"{name}: net {config.net!r} takes none; allowed: {able}")

@@ -91,8 +91,9 @@ def choice(names: Iterable[str]) -> Kind:
 
 
 def _check_pool(field: str, value: Any) -> str:
-    card, params = pooling.parse(value)
-    del card
+    if isinstance(value, str):
+        spec.find(pooling.POOLS, spec.parse(value)[0], field)
+    _, params = pooling.parse(value)
     return spec.format(spec.parse(value)[0], params)
 
 
@@ -155,6 +156,9 @@ class Config:
 
     net: str = knob("cnn", choice(NETS), "network")
     pool: str | None = knob(None, POOL, "pooling method, a row of POOLS")
+    last_pool: str | None = knob(
+        None, POOL, "pooling method of the last stage alone, where the network takes one"
+    )
     window: int | pads.Pair | None = knob(None, PAIR, "pooling window in pixels")
     stride: int | pads.Pair | None = knob(None, PAIR, "pooling stride in pixels")
     pool_position: str | None = knob(
@@ -211,7 +215,9 @@ class Config:
         "any case, and other shift families, aliasing and gain",
     )
     measure: str = knob(
-        "none", choice(("none", "negative")), "what else is measured: negative has grey reversed"
+        "none",
+        choice(("none", "negative", "orbit")),
+        "what else is measured: negative has grey reversed, orbit counts logits over all shifts",
     )
     seed: int = knob(0, integer(0, 2**31 - 1), "seed of parameters, batches and augmentation")
     threads: int = knob(1, integer(1, 1024), "CPU threads of the trial")
@@ -276,8 +282,14 @@ class Config:
 
     def _drop_window_not_taken(self) -> None:
         # A method without a window is one arm, whatever window its neighbours in a sweep have.
-        if self.pool is not None and "window" not in pooling.parse(self.pool)[0].takes:
+        if not self.takes_window:
             object.__setattr__(self, "window", None)
+
+    @property
+    def takes_window(self) -> bool:
+        """False where no chosen pooling method has a window."""
+        methods = [self.pool, self.last_pool or self.pool]
+        return any(m is None or "window" in pooling.parse(m)[0].takes for m in methods)
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -133,3 +135,48 @@ def test_only_mixing_rows_make_targets() -> None:
     assert targets.shape == (20, 10)
     np.testing.assert_allclose(targets.sum(axis=-1), 1, rtol=1e-6)
     assert (targets[jnp.arange(20), labels] > 0).all()
+
+
+@pytest.mark.parametrize("net", ["cnn", "lenet5_modern"])
+def test_the_last_stage_may_have_a_pool_of_its_own(net: str) -> None:
+    """The pool of every stage, as it stands in the network."""
+    config = Config(net=net, pool="decimate", last_pool="lp:p=3", window=3, padding="CIRCULAR")
+    built = build.build_net(config, 10, (24, 24, 1))
+    pools: list[Any] = []
+
+    def watch(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        if isinstance(context.module, ConvBlock) and context.method_name == "__call__":
+            pools.append(context.module.pool)
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(watch):
+        jax.eval_shape(built.init, jax.random.key(0), jnp.zeros((1, 24, 24, 1)))
+    *before, last = pools
+    assert {(pool.method, pool.stride) for pool in before} == {("decimate", 2)}
+    assert (last.method, last.window, last.stride) == ("lp", 3, 2)
+    assert (last.params, last.padding) == ({"p": 3}, "CIRCULAR")
+
+
+def test_the_last_pool_of_networks_without_stages() -> None:
+    with pytest.raises(ValueError, match="last_pool: net 'resnet20_cifar' takes none; allowed: "):
+        build.build_net(Config(net="resnet20_cifar", last_pool="max"), 10, (32, 32, 3))
+
+
+@pytest.mark.parametrize(
+    ("last", "lattice"),
+    [("max", 4), ("max_blur", 2), pytest.param("blur", 2, marks=pytest.mark.slow)],
+)
+def test_last_stage_theorem(last: str, lattice: int) -> None:
+    """Blur at the last stage: logits repeat with the stride of the stages before it."""
+    config = Config(
+        widths=(2, 3), dense=(), head="gap", padding="CIRCULAR", pool="max", last_pool=last
+    )
+    net = build.build_net(config, 10, (8, 8, 1))
+    x = jax.random.normal(jax.random.key(0), (1, 8, 8, 1))
+    moved = np.concatenate([np.roll(x, shift, axis=1) for shift in range(9)])
+    variables = jax.jit(net.init)(jax.random.key(1), x)
+    logits = np.asarray(jax.jit(net.apply)(variables, moved))
+    away = np.abs(logits - logits[0]).max(axis=1) / np.abs(logits).max()
+    repeats = [shift for shift in range(1, 9) if away[shift] < 1e-5]
+    assert repeats == list(range(lattice, 9, lattice))
+    assert min(away[shift] for shift in range(1, 9) if shift not in repeats) > 1e-4

@@ -34,6 +34,9 @@ def test_equal_arms_have_one_id() -> None:
     assert trial_id(Config(window=(3, 3))) == trial_id(Config(window=3))
     assert Config(pool="decimate", window=3) == Config(pool="decimate", window=2)
     assert trial_id(Config(pool="max", window=3)) != trial_id(Config(pool="max", window=2))
+    # A window counts where either pool of a network has one.
+    assert Config(pool="decimate", window=3, last_pool="max").window == 3
+    assert Config(pool="decimate", window=3, last_pool="aps").window is None
 
 
 @pytest.mark.parametrize(
@@ -49,6 +52,7 @@ def test_equal_arms_have_one_id() -> None:
         ("window", 0),
         ("pool", "maxx"),
         ("pool", "max:nothing=3"),
+        ("last_pool", "maxx"),
         ("net", "rseNet"),
         ("head", "gab"),
         ("dataset", "mnits"),

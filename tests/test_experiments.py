@@ -15,7 +15,15 @@ from cnnjax.study.trial import run
 
 
 @pytest.mark.parametrize(
-    ("name", "trials"), [("pooling_and_stride", 63), ("recos", 9), ("he2015", 12)]
+    ("name", "trials"),
+    [
+        ("pooling_and_stride", 63),
+        ("recos", 9),
+        ("he2015", 12),
+        ("scherer2010", 90),
+        ("padding_and_head", 120),
+        ("blur_where", 20),
+    ],
 )
 def test_grids(name: str, trials: int) -> None:
     study = load(name)

@@ -75,15 +75,19 @@ class Classifier(nn.Module, kw_only=True):
         name: str,
         padding: pads.Padding = "ZEROS",
         pool: Downsampling | None = None,
+        chosen: Downsampling | None = None,
         kernel_init: Initializer | None = None,
         **choices: Any,
     ) -> jax.Array:
-        """Apply a ConvBlock; `padding` and `pool` are the published ones, `choices` its fields."""
+        """Apply a ConvBlock; `padding` and `pool` are the published ones, `choices` its fields.
+
+        `chosen` stands at this site instead of the pool that was chosen for all of them.
+        """
         block = ConvBlock(
             features,
             kernel_size,
             padding=padding if self.padding is None else self.padding,
-            pool=None if pool is None else self.pool.at(pool),
+            pool=None if pool is None else (chosen or self.pool).at(pool),
             **{"norm": self.norm, "activation": self.activation, **choices},
             kernel_init=self.weights(kernel_init, choices.get("activation")),
             name=name,

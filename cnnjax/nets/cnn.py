@@ -22,15 +22,20 @@ MAX = Downsampling("max", 2, 2, "SAME")
 
 
 class CNN(Classifier, kw_only=True):
-    """n x (convolution, rectifier, pool), head, full connections, logits (Wu 2017)."""
+    """n x (convolution, rectifier, pool), head, full connections, logits (Wu 2017).
+
+    The last stage has the pool `last_pool`, None for the one of all others.
+    """
 
     widths: tuple[int, ...] = (32, 64, 128)
     kernel_size: int | pads.Pair = 3
     dense: tuple[int, ...] = (128,)
+    last_pool: Downsampling | None = None
     published_padding: ClassVar[str] = "SAME"
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        last = len(self.widths) - 1
         for index, width in enumerate(self.widths):
             x = self.block(
                 x,
@@ -40,6 +45,7 @@ class CNN(Classifier, kw_only=True):
                 name=f"stage{index}",
                 padding=self.published_padding,
                 pool=MAX,
+                chosen=self.last_pool if index == last else None,
             )
         return self.classify(x, train=train, dense=self.dense)
 
@@ -50,6 +56,7 @@ TEACHING: Mapping[str, Any] = {
     "widths": (32, 64, 128),
     "kernel_size": 3,
     "dense": (128,),
+    "last_pool": None,
     "padding": "SAME",
     "dropout": 0.0,
 }

@@ -116,6 +116,7 @@ CARDS: Mapping[str, Network] = {
         widths=(6, 16),
         kernel_size=5,
         dense=(120, 84),
+        last_pool=None,
         dropout=0.0,
     ),
 }

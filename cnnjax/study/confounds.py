@@ -30,6 +30,7 @@ from cnnjax.nets.blocks import ConvBlock
 from cnnjax.nets.classifier import Classifier
 from cnnjax.study.grid import Study
 from cnnjax.study.results import label
+from cnnjax.study.statistics import distinct
 
 Shape = tuple[int, int, int]
 COLUMNS = (
@@ -185,7 +186,7 @@ def _row(found: Body) -> dict[str, Any]:
 def _seconds(runs: pd.DataFrame | None, config: Config, by: list[str]) -> float:
     if runs is None or "seconds" not in runs:
         return float("nan")
-    own = runs[(runs["status"] == "done") & (runs["same_as"] == "")]
+    own = distinct(runs[runs["status"] == "done"])
     for name in by:
         value = label(getattr(config, name))
         own = own[own[name] == value] if value is not None else own[own[name].isna()]

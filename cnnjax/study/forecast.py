@@ -15,11 +15,11 @@ import dataclasses
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from cnnjax import build, data
-from cnnjax.config import Config, trial_id
+from cnnjax.config import FIELDS, Config, identity, trial_id
 from cnnjax.study.confounds import forward_flops
+from cnnjax.study.results import label
 from cnnjax.study.run import Plan
 from cnnjax.study.selection import relative_cost
 from cnnjax.study.store import Store
@@ -43,8 +43,9 @@ class Outlook:
     basis: str
 
     def text(self) -> str:
-        """Return the outlook: a line a trial to run, then the totals."""
-        lines = [f"{trial_id(c)}  {_seconds(s):>8}  {_words(c)}" for c, s in self.run]
+        """Return the outlook: a line a trial to run with what tells it apart, then the totals."""
+        names = _apart([config for config, _ in self.run])
+        lines = [f"{trial_id(c)}  {_seconds(s):>8}  {_words(c, names)}" for c, s in self.run]
         totals = (
             f"{len(self.run)} of {self.trials} trials to run, {self.compilations} distinct "
             f"compilations, about {_seconds(self.seconds)} (estimated from {self.basis})"
@@ -125,13 +126,15 @@ def _wall(costs: Sequence[float], workers: int) -> float:
     return max(free)
 
 
-def _words(config: Config) -> str:
-    shown = ("pool", "window", "stride", "padding", "net", "dataset", "seed")
-    return " ".join(f"{name}={_text(getattr(config, name))}" for name in shown)
+def _apart(configs: Sequence[Config]) -> list[str]:
+    """Return the fields in which some of the configs differ; of a single one, what names it."""
+    if len(configs) == 1:
+        return list(identity(configs[0]))
+    return [name for name in FIELDS if len({getattr(c, name) for c in configs}) > 1]
 
 
-def _text(value: Any) -> str:
-    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+def _words(config: Config, names: Sequence[str]) -> str:
+    return " ".join(f"{name}={label(getattr(config, name))}" for name in names)
 
 
 def _seconds(value: float) -> str:

@@ -148,17 +148,26 @@ class Study:
             text = ", ".join(f"{name} {count}" for name, count in counts.items())
             raise ValueError(f"zipped: expected equally many values, got {text}")
 
+    @property
+    def factors(self) -> list[tuple[str, ...]]:
+        """The axes that vary apart from each other, seeds aside; those that are zipped are one."""
+        groups = dict.fromkeys(self._group(name) for name in self.axes)
+        return [group for group in groups if "seed" not in group and len(self.axes[group[0]]) > 1]
+
     def cells(self) -> list[Config]:
         """Return every configuration of the product, conditions aside, the first axis slowest."""
         factors: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
         for name in self.axes:
-            group = next((group for group in self.zipped if name in group), (name,))
+            group = self._group(name)
             factors[group] = list(zip(*(self.axes[own] for own in group), strict=True))
         names = [name for group in factors for name in group]
         rows = (itertools.chain(*values) for values in itertools.product(*factors.values()))
         return [
             dataclasses.replace(self.base, **dict(zip(names, row, strict=True))) for row in rows
         ]
+
+    def _group(self, name: str) -> tuple[str, ...]:
+        return next((group for group in self.zipped if name in group), (name,))
 
     def trials(self) -> list[Trial]:
         """Return the trials, the first axis slowest; equal configurations appear once."""
@@ -242,6 +251,8 @@ class Trial:
     def runs(self) -> Config:
         """The configuration to train: this one, or the simpler arm that is the same function."""
         config = self.config
+        if config.last_pool == config.pool:
+            config = dataclasses.replace(config, last_pool=None)
         pool = build.downsampling(config)
         if pool.method is None or pool.stride is None or config.pool_position is not None:
             return config  # each site has its own pool, or the place was asked for

@@ -118,12 +118,14 @@ def moved_logits(
     images: np.ndarray,
     offsets: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return logits (N, K, classes) at the offsets and, where it is cheap, at all H*W shifts."""
+    """Return logits (N, K, classes) at the offsets and, where it is cheap, at all H*W shifts.
+
+    Without a battery nobody asked for all shifts, and a few places cost less.
+    """
     transform = build.build_input(dataset)
     x = transform(jnp.asarray(images))
-    exact = (
-        exhaustive(net, variables, x).logits if has_dense_pass(net, variables, x.shape) else None
-    )
+    wanted = config.battery != "none" and has_dense_pass(net, variables, x.shape)
+    exact = exhaustive(net, variables, x).logits if wanted else None
     if exact is not None and is_a_roll(offsets, dataset):
         height, width = dataset.image_shape[:2]
         return exact[:, offsets[:, 0] % height * width + offsets[:, 1] % width], exact

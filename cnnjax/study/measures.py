@@ -12,16 +12,24 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial.distance import cdist
 
 from cnnjax import build
 from cnnjax.config import Config
 from cnnjax.data import Dataset, Split
+from cnnjax.invariance.exhaustive import exhaustive_logits
 from cnnjax.nets.anatomy import anatomy
 from cnnjax.train.fit import evaluate
 from cnnjax.train.step import eval_step
 
 EVAL_BATCH = 256
+ORBIT_IMAGES = 16
+# Of the largest logit: above float32's rounding, below what a sampling phase changes.
+SAME_LOGIT = 1e-5
 Measure = Callable[[Config, nn.Module, Any, Dataset], dict[str, float]]
 
 
@@ -80,4 +88,23 @@ def with_first(variables: Any, path: str, *, recentre: bool) -> Any:
     return unflatten_dict(leaves, sep="/")
 
 
-MEASURES: Mapping[str, Measure] = {"none": nothing, "negative": negative}
+def orbit(config: Config, net: nn.Module, variables: Any, dataset: Dataset) -> dict[str, float]:
+    """How many distinct logits an image has over all its H*W circular shifts, up to rounding.
+
+    `logit_orbit`: the mean over the first ORBIT_IMAGES test images; 1 is full invariance, and a
+    circular network of total stride S has S*S at most.
+    """
+    del config
+    images = dataset.test.images[:ORBIT_IMAGES]
+    logits = exhaustive_logits(net, variables, build.build_input(dataset)(jnp.asarray(images)))
+    return {"logit_orbit": float(np.mean([distinct_rows(image) for image in logits]))}
+
+
+def distinct_rows(logits: np.ndarray) -> int:
+    """Return how many rows of (K, C) differ by more than SAME_LOGIT of the largest value."""
+    rows = np.unique(logits, axis=0)
+    near = cdist(rows, rows, "chebyshev") <= SAME_LOGIT * np.abs(rows).max()
+    return int(connected_components(near, directed=False)[0])
+
+
+MEASURES: Mapping[str, Measure] = {"none": nothing, "negative": negative, "orbit": orbit}

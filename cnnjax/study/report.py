@@ -85,10 +85,10 @@ def page(
 def notes(runs: pd.DataFrame, by: Sequence[str]) -> list[str]:
     """Return what a reader must know of single arms: shared runs and failures."""
     lines = []
-    shared = runs[runs["same_as"] != ""].groupby(list(by), sort=False, dropna=False)
+    shared = runs[runs["same_as"].isin(runs["id"])].groupby(list(by), sort=False, dropna=False)
     for key, group in shared:
         twin = runs[runs["id"] == group["same_as"].iloc[0]]
-        other = ", ".join(f"{a} {twin[a].iloc[0]}" for a in by) if len(twin) else "another arm"
+        other = ", ".join(f"{a} {twin[a].iloc[0]}" for a in by)
         names = ", ".join(f"{a} {v}" for a, v in zip(by, key, strict=True))
         lines.append(f"{names} is the same function as {other}: run once, shown twice.")
     for _, row in runs[runs["status"] == "failed"].iterrows():
@@ -142,9 +142,9 @@ def _certificates(
 
 
 def _provenance(store: Store, runs: pd.DataFrame) -> dict[str, str]:
-    trained = runs[runs["same_as"] == ""]
-    name = trained["id"].iloc[0]
-    env = store.trial(name).env()
+    trained = statistics.distinct(runs)
+    first = trained.iloc[0]
+    env = store.trial(first["same_as"] or first["id"]).env()
     facts = {fact: str(env.get(fact, "unknown")) for fact in FACTS}
     facts["data"] = f"{runs['dataset'].iloc[0]}, sha256 {runs['data_sha256'].iloc[0][:12]}"
     facts["training"] = f"{trained['seconds'].sum():.0f} s in all over {len(trained)} trials"

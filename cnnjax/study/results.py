@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from cnnjax.config import FIELDS, Config, from_dict
-from cnnjax.layers import pooling
 from cnnjax.study.grid import Trial
 from cnnjax.study.store import Store, write_bytes
 
@@ -59,8 +58,7 @@ def _row(trial: Trial, result: Mapping[str, Any]) -> dict[str, Any]:
 
 def _columns(trial: Trial) -> dict[str, Any]:
     values = {name: label(getattr(trial.config, name)) for name in FIELDS}
-    pool = trial.config.pool
-    if pool is not None and "window" not in pooling.parse(pool)[0].takes:
+    if not trial.config.takes_window:
         values["window"] = NOT_TAKEN
     return values
 
@@ -70,10 +68,12 @@ def label(value: Any) -> Any:
     return "x".join(map(str, value)) if isinstance(value, tuple) else value
 
 
-def summary(runs: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """Return mean, std (n - 1) and n of the headline metrics over the finished runs of each arm."""
+def summary(
+    runs: pd.DataFrame, by: Sequence[str], metrics: Iterable[str] = HEADLINES
+) -> pd.DataFrame:
+    """Return mean, std (n - 1) and n of the metrics over the finished runs of each arm."""
     done = runs[runs["status"] == "done"]
-    groups = done.groupby(list(by), sort=False, dropna=False)[list(HEADLINES)]
+    groups = done.groupby(list(by), sort=False, dropna=False)[list(metrics)]
     return groups.agg(["mean", "std", "count"])
 
 

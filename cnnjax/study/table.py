@@ -5,7 +5,7 @@ print_table(runs, by=["pool", "stride"], console=Console())
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -15,26 +15,28 @@ from rich.table import Table
 from cnnjax.study.results import HEADLINES, summary
 
 
-def cells(runs: pd.DataFrame, by: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Return (header, rows) as text: the arms, then mean +- std of each headline metric, then n.
+def cells(
+    runs: pd.DataFrame, by: Sequence[str], metrics: Mapping[str, str] = HEADLINES
+) -> tuple[list[str], list[list[str]]]:
+    """Return (header, rows) as text: the arms, then mean +- std of each metric, then n.
 
     An arm whose every run failed stands in the table with its reason.
     """
-    header = [*by, *HEADLINES.values(), "n"]
+    header = [*by, *metrics.values(), "n"]
     rows = []
-    table = summary(runs, by)
+    table = summary(runs, by, metrics)
     for key, group in runs.groupby(list(by), sort=False, dropna=False):
         names = [str(part) for part in key]
         place: Any = key if len(key) > 1 else key[0]  # an index of one level has no tuples
         if place in table.index:
             row = table.loc[place]
-            values = [spread(row[m]["mean"], row[m]["std"]) for m in HEADLINES]
-            n = str(int(row[next(iter(HEADLINES))]["count"]))
+            values = [spread(row[m]["mean"], row[m]["std"]) for m in metrics]
+            n = str(int(row[next(iter(metrics))]["count"]))
             failed = int((group["status"] == "failed").sum())
             rows.append([*names, *values, n + (f" ({failed} failed)" if failed else "")])
         else:
             reason = group["reason"].iloc[0]
-            rows.append([*names, f"failed: {reason}", *[""] * (len(HEADLINES) - 1), "0"])
+            rows.append([*names, f"failed: {reason}", *[""] * (len(metrics) - 1), "0"])
     return header, rows
 
 

@@ -134,6 +134,7 @@ def seen_in_training(config: Config, monkeypatch: pytest.MonkeyPatch) -> list[np
 def test_arms_see_the_same_batches_moved_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = {**BASE, "dataset": "digits_canvas:side=18:scale=1:train=20:test=10"}
     tiny |= {"epochs": 2, "batch_size": 8, "train_shift": 2}
+    tiny |= {"augment": "rotate+cutout:size=4+mixup"}
     changes: list[dict[str, Any]] = [
         {},
         {"pool": "lps", "stride": 3, "norm": "batch", "widths": (3, 4)},

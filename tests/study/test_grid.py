@@ -51,6 +51,21 @@ def test_arms_that_are_the_same_function_share_a_trial(
     assert trial.same_as == (None if arm is None else trial_id(trial.runs))
 
 
+def test_a_last_pool_that_is_the_pool_is_none() -> None:
+    plain, same = Trial(BASE), Trial(dataclasses.replace(BASE, pool="max", last_pool="max"))
+    assert plain.same_as is None
+    assert same.same_as == trial_id(dataclasses.replace(BASE, pool="max"))
+    other = Trial(dataclasses.replace(BASE, pool="aps", stride=1, last_pool="max")).runs
+    assert (other.pool, other.last_pool, other.window) == ("decimate", "max", 3)
+
+
+def test_factors_are_axes_and_zips_with_several_values() -> None:
+    wide = study(pool=("max", "mean"), window=(2, 3), stride=(2, 3), lr=(0.1,), seed=(0, 1))
+    assert wide.factors == [("pool",), ("window",), ("stride",)]
+    zipped = dataclasses.replace(wide, zipped=(("window", "stride"),))
+    assert zipped.factors == [("pool",), ("window", "stride")]
+
+
 def test_an_unset_window_is_the_published_one_and_not_the_stride() -> None:
     assert Trial(Config(pool="max", stride=1)).same_as is None  # cnn's own window is 2
 

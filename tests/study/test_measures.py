@@ -8,7 +8,7 @@ import pytest
 
 from cnnjax import build, data
 from cnnjax.config import FIELDS, Config
-from cnnjax.study.measures import MEASURES, first_convolution, negative, with_first
+from cnnjax.study.measures import MEASURES, distinct_rows, first_convolution, negative, with_first
 
 CONFIG = Config(
     dataset="digits_canvas:side=12:scale=1:train=300:test=200",
@@ -59,3 +59,35 @@ def test_the_first_convolution_is_the_first_that_is_called() -> None:
 def test_rows() -> None:
     assert "|".join(MEASURES) == FIELDS["measure"].metadata["kind"].metavar
     assert MEASURES["none"](CONFIG, None, None, None) == {}  # type: ignore[arg-type]
+
+
+def test_distinct_rows() -> None:
+    rows = np.array([[1.0, 2.0], [1.0 + 1e-7, 2.0], [1.0, 2.1], [0.0, 0.0]])
+    assert distinct_rows(rows) == 3
+    assert distinct_rows(np.ones((5, 3))) == 1
+
+
+@pytest.mark.parametrize(
+    ("pool", "last", "orbit_size"),
+    [
+        ("max", "max_blur", 4),
+        pytest.param("max", "max", 16, marks=pytest.mark.slow),
+        pytest.param("aps", "aps", 1, marks=pytest.mark.slow),
+    ],
+)
+def test_orbits(pool: str, last: str, orbit_size: int) -> None:
+    """Two stages of stride 2: 16 logits, 4 where the last one blurs, one where nothing is lost."""
+    config = Config(
+        dataset="digits_canvas:side=12:scale=1:train=20:test=20",
+        widths=(3, 4),
+        dense=(),
+        padding="CIRCULAR",
+        head="gap",
+        pool=pool,
+        last_pool=last,
+    )
+    dataset = data.load(config.dataset)
+    net = build.build_net(config, 10, dataset.image_shape)
+    x = np.zeros((1, *dataset.image_shape), np.float32)
+    variables = jax.jit(net.init)(jax.random.key(0), x)
+    assert MEASURES["orbit"](config, net, variables, dataset) == {"logit_orbit": orbit_size}

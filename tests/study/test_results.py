@@ -140,6 +140,18 @@ def test_a_study_in_which_everything_failed_still_reports(tmp_path: Path) -> Non
     assert isinstance(trial, Trial)
 
 
+def test_an_arm_whose_twin_is_not_in_the_grid(store: Store) -> None:
+    """aps at stride 1 ran as decimation: it is reported as itself, and nothing is shown twice."""
+    study = STUDY.changed({"pool": ("aps",), "stride": (1,)})
+    trials = study.trials()
+    runs = results.write_tables(store, trials)
+    found = store.results(t.same_as or t.id for t in trials)
+    page = report.write(store, study, runs, found).read_text()
+    assert "shown twice" not in page
+    assert "2 s in all over 2 trials" in page and "abc" in page
+    assert report.notes(runs, ["pool"]) == []
+
+
 def test_a_single_axis_has_rows_too(store: Store) -> None:
     """An index of one level is keyed by values, not by tuples."""
     runs = results.write_tables(store, STUDY.trials())

@@ -73,6 +73,9 @@ def test_forecast_before_and_after(tmp_path: Path) -> None:
     assert "cost model" in before.basis
     assert before.seconds >= 5 * COMPILE_SECONDS
     assert not list(tmp_path.iterdir())
+    # A line says what tells its trial apart, and nothing that all share.
+    first = before.text().splitlines()[0]
+    assert first.split()[3:] == ["pool=max", "window=3", "stride=1", "seed=0"]
     for config in MISSING[:4]:
         took = 10.0 if config.pool == "max" and config.stride == 1 else 4.0
         store.trial(trial_id(config)).finish(

@@ -3,6 +3,7 @@
     table = family(runs, by=["pool", "stride"], margins={"accuracy": 0.01})
     table[["metric", "arm_a", "arm_b", "n", "difference", "low", "high", "p_holm", "verdict"]]
     sentences(table)                                   # one a comparison
+    factors(runs, ["pool", "stride"], "consistency")   # which axis decides: analysis of variance
     ranking(runs, by=["pool", "stride"], metric="accuracy")
     power(table, wanted=0.01)                          # seeds needed, from the observed spread
     seeds_needed(0.01, sd=0.008)                       # before anything has run
@@ -21,7 +22,8 @@ from cnnjax.study.statistics.contrast import (
     expectation,
     sentence,
 )
-from cnnjax.study.statistics.family import ALPHA, correct, family, sentences
+from cnnjax.study.statistics.factors import factors
+from cnnjax.study.statistics.family import ALPHA, correct, distinct, family, sentences
 from cnnjax.study.statistics.images import image_family, mcnemar, mcnemar_sentences
 from cnnjax.study.statistics.paired import LEVEL, Paired, examine, interval
 from cnnjax.study.statistics.planning import power, seeds_needed
@@ -35,8 +37,10 @@ __all__ = [
     "compare",
     "correct",
     "default_contrast",
+    "distinct",
     "examine",
     "expectation",
+    "factors",
     "family",
     "image_family",
     "interval",
