@@ -111,7 +111,7 @@ def test_a_directory_with_other_files_is_refused(tmp_path: Path) -> None:
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
     with (
         Store(tmp_path).lock(),
-        pytest.raises(BlockingIOError, match="in use by a running study"),
+        pytest.raises(BlockingIOError, match="in use by a running command"),
         Store(tmp_path).lock(),
     ):
         pass
