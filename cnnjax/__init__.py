@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cnnjax import results as results
     from cnnjax.build import build_net as build_net
     from cnnjax.config import Config as Config
     from cnnjax.data import DATASETS as DATASETS
@@ -52,10 +53,14 @@ _HOMES = {
     "unpool": "cnnjax.layers.pooling",
 }
 
-__all__ = sorted(_HOMES)
+_MODULES = ("results",)
+
+__all__ = sorted((*_HOMES, *_MODULES))
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"cnnjax.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'cnnjax' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)

@@ -310,8 +310,8 @@ def read(name: str, text: str) -> Any:
 
 def to_dict(config: Config) -> dict[str, Any]:
     """Return the fields by name, tuples as lists, ready for JSON."""
-    values = dataclasses.asdict(config)
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+    values = ((name, getattr(config, name)) for name in FIELDS)
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values}
 
 
 def from_dict(values: dict[str, Any]) -> Config:

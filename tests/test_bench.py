@@ -129,11 +129,19 @@ def test_jpeg_files_are_read_by_index():
     assert image.std() > 5
 
 
+def test_what_takes_minutes_runs_once_and_cold():
+    calls = []
+    made = {name: Candidate(lambda name=name: calls.append(name)) for name in ("ours", "other")}
+    rows = measure.measure(Cell({}, lambda: made, once=True), seconds=1.0)
+    assert calls == ["ours", "other"] and [row["rounds"] for row in rows] == [1, 1]
+
+
 def test_images_per_second_are_told():
     cell = Cell({"size": "3"}, lambda: {"ours": sleeping(0.01)}, images=100)
     (row,) = measure.measure(cell, seconds=0.01)
     assert row["images_per_second"] == pytest.approx(100e3 / row["median_ms"])
-    assert " images/s" in line(cell.labels, [row])
+    assert line(cell.labels, [row]).endswith(" images/s")
+    assert line(cell.labels, [{**row, "temporary_bytes": 2_000_000}]).endswith(" images/s 2.0 MB")
 
 
 def test_command(monkeypatch, tmp_path, capsys):

@@ -21,6 +21,7 @@ FLOORS = {
     "cnnjax.train": 3,
     "cnnjax.invariance": 3,
     "cnnjax.study": 4,
+    "cnnjax.results": 4,
     "cnnjax.bench": 4,
     "cnnjax.cli": 4,
     "cnnjax.__main__": 4,

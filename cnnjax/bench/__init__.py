@@ -19,5 +19,7 @@ WORKLOADS: Mapping[str, tuple[str, str]] = {
     "step": ("cnnjax.bench.step", "a training step of three networks"),
     "epoch": ("cnnjax.bench.epoch", "an epoch as one dispatch, beside the host loop"),
     "shifts": ("cnnjax.bench.shifts", "all circular shifts by one dense pass, beside rolling"),
+    "study": ("cnnjax.bench.study", "the default study beside plain Flax and PyTorch scripts"),
+    "many": ("cnnjax.bench.many", "a study of 10,000 trials: list, resume, report, load"),
     "engine": ("cnnjax.bench.engine", "what the engine of studies costs a trial"),
 }

@@ -34,12 +34,14 @@ class Cell:
     """One piece of work: labels, and what makes its candidates (ours first) when its turn comes.
 
     In place of a candidate that cannot run here stands the reason. images: how many the work is
-    about, where images a second are what one asks for.
+    about, where images a second are what one asks for. once: each candidate runs once and is not
+    warmed up, where a run takes minutes or its first is what one asks for.
     """
 
     labels: Mapping[str, str]
     make: Callable[[], Mapping[str, Candidate | str]]
     images: int | None = None
+    once: bool = False
 
 
 def compiled(function: Callable[..., Any], *args: Any, options: Any = None) -> Candidate:
@@ -56,7 +58,8 @@ def measure(cell: Cell, *, seconds: float) -> list[dict[str, Any]]:
     """Return one row a candidate; `seconds` bounds the measured time (at least 5 rounds)."""
     candidates = cell.make()
     runs = {name: item for name, item in candidates.items() if isinstance(item, Candidate)}
-    times = interleaved({name: item.run for name, item in runs.items()}, seconds)
+    calls = {name: item.run for name, item in runs.items()}
+    times = rounds(calls, 1) if cell.once else interleaved(calls, seconds)
     first = next(iter(runs))
     rows = []
     for name, item in candidates.items():
@@ -90,10 +93,20 @@ def interleaved(runs: Mapping[str, Callable[[], object]], seconds: float) -> dic
     if time.perf_counter() - begin < seconds:
         for run in runs.values():
             run()
+    return rounds(runs, LEAST_ROUNDS, MOST_ROUNDS, seconds)
+
+
+def rounds(
+    runs: Mapping[str, Callable[[], object]],
+    least: int,
+    most: int | None = None,
+    seconds: float = 0,
+) -> dict[str, list[float]]:
+    """Return the seconds that each call took in every round: at least so many, then until time."""
     names, times = list(runs), {name: list[float]() for name in runs}
     begin = time.perf_counter()
-    for turn in range(MOST_ROUNDS):
-        if turn >= LEAST_ROUNDS and time.perf_counter() - begin > seconds:
+    for turn in range(most or least):
+        if turn >= least and time.perf_counter() - begin > seconds:
             break
         start = turn % len(names)
         for name in names[start:] + names[:start]:

@@ -76,7 +76,7 @@ def run(name: str, workload: Any, seconds: float, only: str) -> dict[str, Any]:
 
 
 def line(labels: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return one cell as text: median (min to max) in ms and the ratio of each candidate."""
+    """Return one cell as text: median (min to max) in ms, ratio and memory of each candidate."""
     parts = [", ".join(labels.values())]
     for row in rows:
         if "absent" in row:
@@ -84,7 +84,9 @@ def line(labels: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> str:
             continue
         spread = f"{row['median_ms']:.2f} ms ({row['min_ms']:.2f} to {row['max_ms']:.2f})"
         speed = f" {row['images_per_second']:,.0f} images/s" if "images_per_second" in row else ""
-        parts.append(f"{row['candidate']} {spread} x{row['ratio']:.2f}{speed}")
+        needs = row.get("temporary_bytes")
+        memory = "" if needs is None else f" {needs / 1e6:.1f} MB"
+        parts.append(f"{row['candidate']} {spread} x{row['ratio']:.2f}{speed}{memory}")
     return "\n  ".join(parts)
 
 

@@ -1,44 +1,61 @@
-"""What a study shows while it runs: a bar with the time left on a terminal, plain lines elsewhere.
+"""What a study shows while it runs: a bar and the best arm on a terminal, a line a trial elsewhere.
 
     with Progress(study, out) as progress:
         run_study(study, out, on_plan=progress.plan, on_event=progress.event)
 
-Ctrl-C and SIGTERM leave with a line that says how to go on.
+Both say how many trials are done, running and failed, the time left and the best arm so far. Ctrl-C
+and SIGTERM leave with a line that says how to go on.
 """
 
 from __future__ import annotations
 
-import collections
 import signal
 import sys
+from collections.abc import Iterable
 from types import FrameType, TracebackType
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
+from rich.text import Text
 
-from cnnjax import build
-from cnnjax.config import Config, trial_id
+from cnnjax.cli.tally import Tally, describe
+from cnnjax.config import trial_id
 from cnnjax.study.engines.interface import Event
 from cnnjax.study.grid import Study
-from cnnjax.study.results import label
 from cnnjax.study.run import Plan
-from cnnjax.study.selection import relative_cost
+
+
+class Live(Bar):
+    """A bar as long as the work, the counts beside it, the best arm below; drawn anew by itself."""
+
+    def __init__(self, tally: Tally, console: Console) -> None:
+        self.tally = tally
+        left = TextColumn("{task.fields[left]}")
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), left)
+        super().__init__(*columns, console=console)
+        self.task = self.add_task(tally.counts(), total=tally.work, left="")
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield what is drawn, as things stand now."""
+        if self.tasks:
+            tally, (task,) = self.tally, self.tasks
+            task.description, task.completed = tally.counts(), tally.shown
+            task.fields["left"] = tally.left()
+            yield self.make_tasks_table(self.tasks)
+            yield Text(tally.leader(), overflow="ellipsis", no_wrap=True)
 
 
 class Progress:
-    """Counts trials; the bar's length is their estimated cost, so the time left is honest."""
+    """Shows a study's events on stderr."""
 
-    def __init__(self, study: Study, out: str) -> None:
+    def __init__(self, study: Study, out: str, console: Console | None = None) -> None:
         self.study, self.out = study, out
-        self.console = Console(stderr=True)
-        self.total = self.finished = 0
-        self.costs: dict[str, float] = {}
-        self.shown: dict[str, float] = collections.defaultdict(float)
-        self.epochs: dict[str, int] = {}
+        self.console = console or Console(stderr=True)
+        self.tally: Tally | None = None
         self.labels: dict[str, str] = {}
-        self.bar: Bar | None = None
+        self.live: Live | None = None
 
     def __enter__(self) -> Progress:
         self._before = {s: signal.signal(s, _interrupt) for s in (signal.SIGTERM, signal.SIGINT)}
@@ -50,12 +67,13 @@ class Progress:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        if self.bar is not None:
-            self.bar.stop()
+        if self.live is not None:
+            self.live.stop()
         if isinstance(error, KeyboardInterrupt):
             # The process is about to end: its handlers stay, so that one more Ctrl-C is harmless.
+            done = (self.tally.finished, self.tally.total) if self.tally else (0, 0)
             raise KeyboardInterrupt(
-                f"{self.finished} of {self.total} trials are done and kept in {self.out}; "
+                f"{done[0]} of {done[1]} trials are done and kept in {self.out}; "
                 "the same command goes on from there"
             ) from None
         for signum, handler in self._before.items():
@@ -63,56 +81,28 @@ class Progress:
 
     def plan(self, plan: Plan) -> None:
         """Take note of what is to do."""
-        self.total = len(plan.distinct)
-        self.finished = self.total - len(plan.missing)
-        for config in plan.missing:
-            self.labels[trial_id(config)] = describe(config, self.study)
-            self.costs[trial_id(config)] = relative_cost(config)
-            self.epochs[trial_id(config)] = build.epochs(config)
-        if self.finished:
-            self.console.print(f"{self.finished} of {self.total} trials are done already")
-        if not self.console.is_terminal:
-            return
-        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-        left = TextColumn("left"), TimeRemainingColumn()
-        self.bar = Bar(*columns, *left, console=self.console)
-        work = sum(relative_cost(config) for config in plan.missing)
-        self.task = self.bar.add_task(self._counter(), total=work)
-        self.bar.start()
+        self.tally = tally = Tally(self.study, plan)
+        self.labels = {trial_id(c): describe(c, self.study.axes) for c in plan.missing}
+        if tally.finished:
+            self.console.print(f"{tally.finished} of {tally.total} trials are done already")
+        drawn = self.console.is_terminal and not self.console.is_dumb_terminal
+        if drawn and plan.missing:
+            self.live = Live(tally, self.console)
+            self.live.start()
 
     def event(self, event: Event) -> None:
         """Show one event of the engine."""
-        name = self.labels.get(event.trial_id, event.trial_id)
-        if event.kind == "epoch":
-            share = event.body["epoch"] / self.epochs[event.trial_id]
-            self._advance(event.trial_id, share)
+        assert self.tally is not None, "events come after the plan"
+        self.tally.take(event)
+        if event.kind in ("started", "epoch"):
             return
-        self._advance(event.trial_id, 0.0 if event.kind == "crashed" else 1.0)
-        if event.kind != "crashed":
-            self.finished += 1
-        self._say(f"{self._counter()}  {event.kind:7} {name}  {_outcome(event)}")
-        if self.bar is not None:
-            self.bar.update(self.task, description=self._counter())
-
-    def _advance(self, name: str, share: float) -> None:
-        """Show `share` of a trial as done: a crash takes back what was shown of it."""
-        step = share * self.costs[name] - self.shown[name]
-        self.shown[name] += step
-        if self.bar is not None:
-            self.bar.advance(self.task, step)
+        name = self.labels.get(event.trial_id, event.trial_id)
+        line = f"{event.kind:7} {name}  {_outcome(event)}"
+        self._say(line if self.live else f"{line}  [{self.tally.text()}]")
 
     def _say(self, line: str) -> None:
-        console = self.bar.console if self.bar is not None else self.console
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        self.console.print(line, highlight=False, soft_wrap=True, markup=False)
         sys.stderr.flush()
-
-    def _counter(self) -> str:
-        return f"{self.finished}/{self.total} trials"
-
-
-def describe(config: Config, study: Study) -> str:
-    """Return what tells a trial from its neighbours: its place on the axes."""
-    return " ".join(f"{axis}={label(getattr(config, axis))}" for axis in study.axes)
 
 
 def _outcome(event: Event) -> str:

@@ -127,7 +127,7 @@ def show_outlook(
     store = Store(out)
     todo = plan(check(study, store), store, retry_failed=retry_failed)
     todo = dataclasses.replace(todo, missing=choice.of(todo.trials, todo.missing))
-    print(forecast(todo, store, workers=resources.workers or os.cpu_count() or 1).text())
+    print(forecast(todo, workers=resources.workers or os.cpu_count() or 1).text())
     return 0
 
 

@@ -1,6 +1,6 @@
 """What a study would do and take, before anything runs: trials, compilations, time.
 
-    outlook = forecast(todo, store, workers=2)
+    outlook = forecast(todo, workers=2)
     outlook.compilations, outlook.seconds, outlook.basis
     print(outlook.text())
 
@@ -22,7 +22,6 @@ from cnnjax.study.confounds import forward_flops
 from cnnjax.study.results import label
 from cnnjax.study.run import Plan
 from cnnjax.study.selection import relative_cost
-from cnnjax.study.store import Store
 
 # The cost model's speed: small networks on one CPU thread; and what a program takes to compile.
 FLOPS_PER_THREAD, COMPILE_SECONDS = 5e9, 8.0
@@ -58,9 +57,9 @@ def program(config: Config) -> Config:
     return dataclasses.replace(config, seed=0)
 
 
-def forecast(todo: Plan, store: Store, *, workers: int) -> Outlook:
+def forecast(todo: Plan, *, workers: int) -> Outlook:
     """Return the outlook of running `todo.missing`; nothing is compiled, nothing is written."""
-    seconds, basis = _estimator(todo, store)
+    seconds, basis = _estimator(todo)
     run = tuple((config, seconds(config)) for config in todo.missing)
     return Outlook(
         trials=len({trial.id for trial in todo.trials}),
@@ -71,13 +70,9 @@ def forecast(todo: Plan, store: Store, *, workers: int) -> Outlook:
     )
 
 
-def _estimator(todo: Plan, store: Store) -> tuple[Callable[[Config], float], str]:
-    finished = store.results(map(trial_id, todo.distinct))
-    taken = {
-        config: finished[trial_id(config)]["seconds"]
-        for config in todo.distinct
-        if finished.get(trial_id(config), {}).get("seconds")
-    }
+def _estimator(todo: Plan) -> tuple[Callable[[Config], float], str]:
+    found = ((config, todo.finished.get(trial_id(config), {})) for config in todo.distinct)
+    taken = {config: result["seconds"] for config, result in found if result.get("seconds")}
     if taken:
         return _from_finished(taken), f"{len(taken)} finished trials of this directory"
     speed = f"{FLOPS_PER_THREAD / 1e9:g} GFLOP/s a thread, {COMPILE_SECONDS:g} s a compilation"

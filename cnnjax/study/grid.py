@@ -19,6 +19,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -243,11 +244,11 @@ class Trial:
 
     config: Config
 
-    @property
+    @cached_property
     def id(self) -> str:
         return trial_id(self.config)
 
-    @property
+    @cached_property
     def runs(self) -> Config:
         """The configuration to train: this one, or the simpler arm that is the same function."""
         config = self.config
@@ -259,11 +260,18 @@ class Trial:
         arm = pooling.canonical_arm(config.pool or pool.method, pool.window, pool.stride)
         return config if arm is None else dataclasses.replace(config, pool=arm)
 
-    @property
+    @cached_property
     def same_as(self) -> str | None:
         """The id of another trial that is the same function, None for most."""
+        if self.runs is self.config:
+            return None
         other = trial_id(self.runs)
         return None if other == self.id else other
+
+    @property
+    def owner(self) -> str:
+        """The id its result is kept under: its own, or that of the trial it is the same as."""
+        return self.same_as or self.id
 
 
 def check(trials: list[Trial], dataset: Dataset) -> None:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import io
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from cnnjax.config import FIELDS, Config, from_dict
+from cnnjax.config import FIELDS
+from cnnjax.study.finished import Finished
 from cnnjax.study.grid import Trial
-from cnnjax.study.store import Store, write_bytes
+from cnnjax.study.store import Store, TrialFiles, write_bytes
 
 HEADLINES = {
     "accuracy": "accuracy",
@@ -32,12 +34,20 @@ def frame(trials: Sequence[Trial], results: Mapping[str, Any]) -> pd.DataFrame:
     A trial that is the same function as another carries that one's numbers and, in `same_as`, its
     id. A field that the trial's method does not take is shown as "-".
     """
-    rows = []
-    for trial in trials:
-        result = results.get(trial.same_as or trial.id)
-        if result is not None:
-            rows.append(_row(trial, result))
-    return pd.DataFrame(rows)
+    found = ((trial, results.get(trial.owner)) for trial in trials)
+    return _tabulated(_row(trial, result) for trial, result in found if result is not None)
+
+
+def _tabulated(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the rows as a table, without holding them beside it; what a row lacks is NaN."""
+    columns: dict[str, list[Any]] = {}
+    for count, row in enumerate(rows):
+        for name in row:
+            if name not in columns:
+                columns[name] = [math.nan] * count
+        for name, column in columns.items():
+            column.append(row.get(name, math.nan))
+    return pd.DataFrame(columns)
 
 
 def _row(trial: Trial, result: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,48 +109,49 @@ def _by(runs: pd.DataFrame, axes: Sequence[str]) -> Any:
     return runs.groupby(list(axes), sort=False, dropna=False)
 
 
-def epochs(store: Store, trials: Sequence[Trial]) -> pd.DataFrame:
-    """Return the long form: trial id, epoch, name, value."""
-    rows = []
-    for name in dict.fromkeys(trial.same_as or trial.id for trial in trials):
-        for line in store.trial(name).metrics():
-            values = {k: v for k, v in line.items() if k != "epoch"}
-            rows += [
-                {"id": name, "epoch": line.get("epoch"), "name": k, "value": v}
-                for k, v in values.items()
-            ]
-    return pd.DataFrame(rows, columns=["id", "epoch", "name", "value"])
+def epochs(trials: Iterable[TrialFiles]) -> pd.DataFrame:
+    """Return the long form of metrics.jsonl: trial id, epoch, name, value."""
+    columns: dict[str, list[Any]] = {"id": [], "epoch": [], "name": [], "value": []}
+    for files in trials:
+        for line in files.metrics():
+            epoch = line.pop("epoch", None)
+            columns["id"] += [files.root.name] * len(line)
+            columns["epoch"] += [epoch] * len(line)
+            columns["name"] += map(sys.intern, line)
+            columns["value"] += line.values()
+    return pd.DataFrame(columns)
 
 
-def write_tables(store: Store, trials: Sequence[Trial]) -> pd.DataFrame:
+def write_tables(
+    store: Store, trials: Sequence[Trial], finished: Finished | None = None
+) -> pd.DataFrame:
     """Write runs.csv, runs.parquet and metrics.parquet; return the runs."""
-    runs = frame(trials, store.results({t.same_as or t.id for t in trials}))
+    owners = dict.fromkeys(trial.owner for trial in trials)
+    if finished is None:
+        finished = Finished(store)
+        finished.read(owners)
+    runs = frame(trials, finished)
     write_bytes(store.root / "runs.csv", runs.to_csv(index=False).encode())
     _write_parquet(store.root / "runs.parquet", runs)
-    _write_parquet(store.root / "metrics.parquet", epochs(store, trials))
+    _write_parquet(store.root / "metrics.parquet", epochs(map(store.trial, owners)))
     return runs
-
-
-def load(out: str | Path) -> pd.DataFrame:
-    """Return the runs of every finished trial in a study directory, whichever grid made it."""
-    store = Store(out)
-    results = store.results(path.name for path in sorted(store.root.glob("trials/*")))
-    trials = [Trial(_config(store, name, result)) for name, result in results.items()]
-    return frame(trials, results)
-
-
-def _config(store: Store, name: str, result: Mapping[str, Any]) -> Config:
-    try:
-        return from_dict(result["config"])
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{store.root}: trials/{name} is of another version of cnnjax ({error})"
-        ) from None
 
 
 def _write_parquet(path: Path, table: pd.DataFrame) -> None:
     buffer = io.BytesIO()
-    # Columns of mixed kinds (a window 3 or 3x2 or "-") are text in Parquet.
-    mixed = {c: str for c in table.columns if table[c].dtype == object}
-    table.astype(mixed).to_parquet(buffer, index=False)
+    columns = {name: storable(column) for name, column in table.items()}
+    pd.DataFrame(columns).to_parquet(buffer, index=False)
     write_bytes(path, buffer.getvalue())
+
+
+def storable(column: pd.Series) -> pd.Series:
+    """Return a column as Parquet holds it, where all values of a column are of one kind.
+
+    Numbers stay numbers: "-" and None beside them are null. Beside a pair such as 3x2 or a word,
+    numbers are text.
+    """
+    if column.dtype != object:
+        return column
+    known = column.where(column.notna() & (column != NOT_TAKEN), None)
+    kind = known.infer_objects().convert_dtypes()
+    return kind if kind.dtype != object else known.map(str, na_action="ignore").astype("string")

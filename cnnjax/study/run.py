@@ -20,6 +20,7 @@ from cnnjax.config import Config, from_dict, identity, to_dict, trial_id
 from cnnjax.study import engines, grid, report, results, seeds
 from cnnjax.study.engines.interface import Event, Resources
 from cnnjax.study.files import everywhere, is_store
+from cnnjax.study.finished import Finished
 from cnnjax.study.grid import Study, Trial
 from cnnjax.study.rows import failed
 from cnnjax.study.selection import Choice
@@ -43,11 +44,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Plan:
-    """The distinct trials of a grid, and those of them that are still to run."""
+    """The distinct trials of a grid, those of them still to run, and what the others found."""
 
     trials: list[Trial]
     distinct: list[Config]
     missing: list[Config]
+    finished: Finished
 
 
 def check(study: Study, store: Store) -> list[Trial]:
@@ -67,16 +69,16 @@ def plan(trials: list[Trial], store: Store, *, retry_failed: bool = False) -> Pl
     """Return what is to do; FileExistsError where a directory holds another trial's result."""
     distinct: dict[str, Config] = {}
     for trial in trials:
-        config = trial.runs
-        other = distinct.setdefault(trial_id(config), config)
-        if other is not config:  # two cells that are one function, unless their ids collide
-            _check_same(to_dict(other), config, store)
-    finished = store.results(distinct)
-    for name, result in finished.items():
+        other = distinct.setdefault(trial.owner, trial.runs)
+        if other is not trial.runs:  # two cells that are one function, unless their ids collide
+            _check_same(to_dict(other), trial.runs, store)
+    finished = Finished(store)
+    for name, result in store.each(distinct):
         _check_same(result.get("config"), distinct[name], store)
-    kept = {k for k, r in finished.items() if not (retry_failed and r["status"] == "failed")}
-    missing = [config for name, config in distinct.items() if name not in kept]
-    return Plan(trials, list(distinct.values()), missing)
+        if not (retry_failed and result["status"] == "failed"):
+            finished.add(name, result)
+    missing = [config for name, config in distinct.items() if name not in finished]
+    return Plan(trials, list(distinct.values()), missing, finished)
 
 
 def run_study(
@@ -116,7 +118,7 @@ def run_study(
         jobs = strategy.jobs(todo.missing)
         for event in _recorded(run(jobs, work, resources), store, todo):
             on_event(event)
-        return conclude(store, study, todo.trials)
+        return conclude(store, study, todo.trials, todo.finished)
 
 
 def _with_folder(resources: Resources, store: Store) -> Resources:
@@ -137,7 +139,8 @@ def _recorded(events: Iterator[Event], store: Store, todo: Plan) -> Iterator[Eve
                 store.trial(event.trial_id).finish(result)
                 event = Event("failed", event.trial_id, result)
             yield event
-    absent = configs.keys() - store.results(configs).keys()
+    todo.finished.read(configs)
+    absent = configs.keys() - todo.finished.keys()
     if absent:
         raise FileNotFoundError(
             f"--out={store.root}: {len(absent)} trials ended but left no result here, such as "
@@ -159,10 +162,13 @@ def _check_same(there: Any, config: Config, store: Store) -> None:
         )
 
 
-def conclude(store: Store, study: Study, trials: list[Trial]) -> Outcome:
-    """Write tables, figures and report from the results on disk."""
-    runs = results.write_tables(store, trials)
-    found = store.results({t.same_as or t.id for t in trials})
-    path = report.write(store, study, runs, found)
+def conclude(
+    store: Store, study: Study, trials: list[Trial], finished: Finished | None = None
+) -> Outcome:
+    """Write tables, figures and report from the results on disk; `finished` are read already."""
+    finished = Finished(store) if finished is None else finished
+    finished.read(dict.fromkeys(trial.owner for trial in trials))
+    runs = results.write_tables(store, trials, finished)
+    path = report.write(store, study, runs, finished)
     failed = int((runs["status"] == "failed").sum())
     return Outcome(runs, path, report.answer(study, runs), failed)

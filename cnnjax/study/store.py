@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -140,13 +140,20 @@ class Store:
         return TrialFiles(self.root / "trials" / trial_id)
 
     def results(self, trial_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """Return the results of those trials that are finished."""
-        found = ((trial_id, self.trial(trial_id).result()) for trial_id in trial_ids)
-        return {
-            trial_id: result
-            for trial_id, result in found
-            if result is not None and result.get("id", trial_id) == trial_id
-        }
+        """Return the results of those trials that are finished; `each`, for few of them."""
+        return dict(self.each(trial_ids))
+
+    def each(self, trial_ids: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield (id, result) of those trials that are finished, one after another."""
+        for trial_id in trial_ids:
+            result = self.trial(trial_id).result()
+            if result is not None and result.get("id", trial_id) == trial_id:
+                yield trial_id, result
+
+    def trial_ids(self) -> list[str]:
+        """Return the trials that were ever begun here, sorted."""
+        root = self.root / "trials"
+        return sorted(path.name for path in root.iterdir()) if root.exists() else []
 
     def is_study(self) -> bool:
         """Return whether a study has claimed the directory."""

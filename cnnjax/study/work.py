@@ -13,7 +13,7 @@ from cnnjax.study.engines.interface import Event, Job, Report
 
 
 def run_job(job: Job, report: Report, *, out: str, again: bool = False) -> list[Event]:
-    """Run a trial of the study at `out`, or several together, and keep the files; report epochs.
+    """Run a trial of the study at `out`, or several together; report when they start, and epochs.
 
     A trial that has a result is returned as it stands (its worker died after its last file), one
     that failed only where `again` is false.
@@ -41,6 +41,8 @@ def run_job(job: Job, report: Report, *, out: str, again: bool = False) -> list[
     def tell(trial_id: str, line: Any) -> None:
         report(Event("epoch", trial_id, line))
 
+    for name in missing:  # one, or several that are trained together
+        report(Event("started", name))
     use_cache()
     if len(missing) > 1:
         found = run_together(store, list(missing.values()), tell)

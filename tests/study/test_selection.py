@@ -68,7 +68,7 @@ def test_mistakes(options: dict[str, Any], text: str) -> None:
 
 def test_forecast_before_and_after(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    before = forecast(plan(STUDY.trials(), store), store, workers=2)
+    before = forecast(plan(STUDY.trials(), store), workers=2)
     assert (before.trials, len(before.run), before.compilations) == (12, 10, 5)
     assert "cost model" in before.basis
     assert before.seconds >= 5 * COMPILE_SECONDS
@@ -87,7 +87,7 @@ def test_forecast_before_and_after(tmp_path: Path) -> None:
                 "metrics": {},
             }
         )
-    after = forecast(plan(STUDY.trials(), store), store, workers=1)
+    after = forecast(plan(STUDY.trials(), store), workers=1)
     assert "4 finished trials" in after.basis
     assert len(after.run) == 6
     assert all(seconds > 0 for _, seconds in after.run)

@@ -126,6 +126,7 @@ def test_a_worker_runs_together_what_has_no_result(
     ends = run_job(job, told.append, out=str(store.root))
     assert [event.kind for event in ends] == ["done", "failed", "done"]
     assert [event.trial_id for event in ends] == list(map(trial_id, three))
-    assert told == [Event("epoch", NAMES[0], {"epoch": 1})]
+    starts = [Event("started", trial_id(config)) for config in (three[0], three[2])]
+    assert told == [*starts, Event("epoch", NAMES[0], {"epoch": 1})]
     run_job(job, told.append, out=str(store.root), again=True)
     assert ran == [[0, 2], [0, 1, 2]]

@@ -55,9 +55,10 @@ class Job:
 class Event:
     """What happened to a trial; `body` is the epoch's line, the result, or the reason.
 
-    epoch, done, failed: as the trial goes. crashed: its worker died, it waits for another try.
-    lost: it took down every worker it was given, and has no result. error: not the trial's own
-    failure (a full disk); `body` is the exception, which engines raise.
+    started, epoch, done, failed: as the trial goes (started and epoch where the engine hears of
+    them). crashed: its worker died, it waits for another try. lost: it took down every worker it
+    was given, and has no result. error: not the trial's own failure (a full disk); `body` is the
+    exception, which engines raise.
     """
 
     kind: str
@@ -82,7 +83,7 @@ class Resources:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
-# Work reports epochs as they pass, and returns how each trial of its job ended.
+# Work reports starts and epochs as they pass, and returns how each trial of its job ended.
 Report = Callable[[Event], None]
 Ends = Sequence[Event]
 Work = Callable[[Job, Report], Ends]
