@@ -210,7 +210,7 @@ def _whole(source: Source) -> Source:
     """Return the source with every column a section asks for, figures as finite numbers."""
     columns = (*BOOKKEEPING, *FIELDS, *HEADLINES, *TIMES)
     runs = source.runs.reindex(columns=list(dict.fromkeys([*source.runs, *columns])))
-    figures = [c for c in runs if c not in BOOKKEEPING and c not in FIELDS]
+    figures = [c for c in map(str, runs) if c not in BOOKKEEPING and c not in FIELDS]
     numbers = runs[figures].apply(pd.to_numeric, errors="coerce")
     runs[figures] = numbers.replace([math.inf, -math.inf], math.nan)
     return replace(source, runs=runs)
