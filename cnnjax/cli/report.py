@@ -48,21 +48,25 @@ def main(words: list[str]) -> int:
         raise ValueError(f"out: expected a file, got the directory {path}")
     if flags.watch:
         return follow(stores, path)
-    return again(stores[0]) if len(stores) == 1 and not flags.out else write(stores, path)
+    if len(stores) == 1 and not flags.out:
+        return again(stores[0])
+    return write(stores, path, path.with_name(f"{path.stem}_figures"))
 
 
 def again(store: Store) -> int:
     """Write everything that a study leaves beside its trials, and print its table."""
     study = Study.from_description(store.description())
+    if not store.results({t.same_as or t.id for t in study.trials()}):
+        return write([store], store.root / PAGE, store.root / "figures")
     with store.lock():
         outcome = conclude(store, study, study.trials())
     return show(outcome, study, Console())
 
 
-def write(stores: Sequence[Store], path: Path) -> int:
-    """Write a page elsewhere, with its figures beside it; the studies stay as they are."""
+def write(stores: Sequence[Store], path: Path, figures: Path) -> int:
+    """Write a page and its figures from what the studies have; their tables stay as they are."""
     evidence = report.read_all(stores, labels(stores))
-    report.write_all(evidence, path, path.with_name(f"{path.stem}_figures"))
+    report.write_all(evidence, path, figures)
     print(f"report: {path}")
     return status(evidence)
 

@@ -31,6 +31,7 @@ def draw(runs: pd.DataFrame, results: Results, *, by: Sequence[str]) -> dict[str
     The first axis is drawn as lines, the second as panels (or along x).
     """
     done = runs[runs["status"] == "done"]
+    done = done.assign(**{axis: done[axis].where(done[axis].notna(), "none") for axis in by})
     if done.empty:
         return {}
     line, panel = by[0], by[1] if len(by) > 1 else None
@@ -125,7 +126,7 @@ def over_canvas(runs: pd.DataFrame, results: Results, line: str, panel: str | No
         if j == 0:
             axes[i, j].set_ylabel(str(name), fontsize="small")
         if len(arm):
-            maps = [np.asarray(_places(row, results)["accuracy"]) for row in _records(arm)]
+            maps = [finite(_places(row, results)["accuracy"]) for row in _records(arm)]
             side = round(np.sqrt(maps[0].size))
             image = axes[i, j].imshow(
                 np.mean(maps, 0).reshape(side, side), vmin=0, vmax=1, cmap="cividis"
@@ -153,9 +154,15 @@ def against(runs: pd.DataFrame, metric: str, line: str, x: str) -> Figure:
 def distance_curve(places: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Return (distances, mean accuracy at each), distance being the larger of the two axes."""
     distance = np.abs(np.asarray(places["offsets"])).max(axis=1)
-    accuracy = np.asarray(places["accuracy"])
+    accuracy = finite(places["accuracy"])
     values = np.unique(distance)
     return values, np.array([accuracy[distance == value].mean() for value in values])
+
+
+def finite(values: Sequence[float | None]) -> np.ndarray:
+    """Return figures as an array, NaN where there is no finite number."""
+    array = np.asarray(values, float)
+    return np.where(np.isfinite(array), array, np.nan)
 
 
 def _row(panels: int, width: float, height: float) -> tuple[Figure, Sequence[Axes]]:

@@ -1,6 +1,6 @@
 """The report: one self-contained HTML page from a study's directory, or from several.
 
-    path = write(store, study, runs, results)                 # page, figures, comparisons.csv
+    path = write(store, study, runs, results)                 # page and figures/
     text = render(gather([Source.read(a), Source.read(b)]))   # several studies, one page
     watch(lambda: read_all([store], ["mine"]), path)          # written anew as results arrive
 

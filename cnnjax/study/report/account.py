@@ -187,15 +187,16 @@ def _command(words: str) -> Markup:
 def _facts(evidence: Evidence) -> Iterator[list[Any]]:
     """Yield (what, its distinct values with their numbers of trials)."""
     trained = evidence.runs[evidence.runs["same_as"] == ""]
-    data = zip(trained["dataset"], trained["data_sha256"], strict=True)
+    done = trained[trained["status"] == "done"]
+    data = zip(done["dataset"], done["data_sha256"], strict=True)
     seeds = [int(s) for s in evidence.runs["seed"].dropna()]
     yield ["seeds", ", ".join(map(str, sorted(set(seeds)))) or ABSENT]
-    yield ["data", _values(f"{name}, sha256 {sha or 'unknown'}" for name, sha in data)]
+    yield ["data", _values(f"{name}, sha256 {_text(sha) or 'unknown'}" for name, sha in data)]
     names = dict.fromkeys(key for env in evidence.envs.values() for key in env)
     for name in names:
         yield [name, _values(str(env.get(name, "unknown")) for env in evidence.envs.values())]
-    seconds = evidence.runs.drop_duplicates("id")["seconds"][evidence.runs["same_as"] == ""]
-    yield ["training and measuring", f"{seconds.sum():.0f} s over {len(trained)} trials"]
+    seconds = trained["seconds"].sum()
+    yield ["training and measuring", f"{seconds:.0f} s over {len(trained)} trials"]
 
 
 def _values(values: Iterator[str]) -> Markup:

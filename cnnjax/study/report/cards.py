@@ -7,6 +7,7 @@ cards.json holds them by the trial id of the arm at seed 0; a card is a fact of 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from typing import Any
@@ -21,7 +22,7 @@ __all__ = ["COLUMNS", "read_cards"]
 
 KEPT = "cards.json"
 FACTS = tuple(name for name in COLUMNS if name != "seconds")
-MOST_NEW = 64
+MOST_CARDS = 64
 
 Card = dict[str, Any]
 
@@ -34,22 +35,24 @@ def read_cards(evidence: Evidence) -> tuple[dict[str, Card], str]:
     configs = {t.id: t.config for s in evidence.sources for t in s.trials}
     found: dict[str, Card] = {}
     problems: dict[str, None] = {}
-    known, new = _kept(evidence), 0
-    for arm in evidence.arms:
+    known = _kept(evidence)
+    new = 0
+    for arm in evidence.arms[:MOST_CARDS]:
         config = dataclasses.replace(configs[arm.runs["id"].iloc[0]], seed=0)
         key = trial_id(config)
-        if key not in known and new < MOST_NEW:
-            new += 1
+        if key not in known:
             try:
                 known[key] = card(config)
+                new += 1
             except (ValueError, OSError) as error:
                 problems[f"No card for {arm.name}: {error}"] = None
         if key in known:
             found[arm.name] = {**known[key], "seconds": _seconds(arm)}
     if new:
-        write_json(evidence.sources[0].store.root / KEPT, known)
-    if len(found) < len(evidence.arms) and not problems:
-        problems[f"Cards of the first {len(found)} arms."] = None
+        with contextlib.suppress(OSError):  # they are kept to be quick, and can be made again
+            write_json(evidence.sources[0].store.root / KEPT, known)
+    if len(evidence.arms) > MOST_CARDS:
+        problems[f"Cards of the first {MOST_CARDS} of {len(evidence.arms)} arms."] = None
     return found, " ".join(list(problems)[:3])
 
 

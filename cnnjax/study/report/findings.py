@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -200,7 +201,7 @@ def forest(own: pd.DataFrame, metric: str) -> Markup:
     )
     if len(own) == len(shown):
         return grid
-    text = f"The {len(shown)} smallest p of {len(own)}; all are in comparisons.csv."
+    text = f"The {len(shown)} smallest p of {len(own)}; all are in figures/comparisons.csv."
     return join([grid, tag("p", text, class_="note")])
 
 
@@ -222,7 +223,7 @@ def _comparison(row: Mapping[Any, Any], limits: svg.Point) -> list[Any]:
 
 def strip(row: Mapping[Any, Any], limits: svg.Point, told: bool) -> Markup:
     """Return one interval as a small drawing."""
-    plane = svg.Plane(**{**vars(STRIP), "x": limits})
+    plane = replace(STRIP, x=limits)
     zero = plane.at(0.0, 0.0), plane.at(0.0, 1.0)
     parts = [svg.line(zero, kind="zero")]
     if math.isfinite(row["low"]) and math.isfinite(row["high"]):
@@ -240,7 +241,7 @@ def strip(row: Mapping[Any, Any], limits: svg.Point, told: bool) -> Markup:
 
 
 def _scale(limits: svg.Point) -> Markup:
-    plane = svg.Plane(**{**vars(STRIP), "x": limits, "height": 18})
+    plane = replace(STRIP, x=limits, height=18)
     labels = (
         tag(
             "text", f"{v:+g}" if v else "0", x=svg.px(plane.at(v, 0)[0]), y=13, class_="tick middle"

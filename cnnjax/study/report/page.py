@@ -91,15 +91,15 @@ def _answers(evidence: Evidence) -> Markup:
     """Return the answer, of several studies each one's and, of one contrast, that of all runs."""
     sources = evidence.sources
     if len(sources) == 1:
-        return tag("p", answer(sources[0].study, evidence.runs), class_="answer")
+        return tag("span", answer(sources[0].study, evidence.runs), class_="answer")
     parts = []
     if all(contrast == evidence.contrasts[0] for contrast in evidence.contrasts[1:]):
         parts.append(
-            tag("p", f"Together: {answer(sources[0].study, evidence.runs)}", class_="answer")
+            tag("span", f"Together: {answer(sources[0].study, evidence.runs)}", class_="answer")
         )
     for source in sources:
         text = answer(source.study, source.runs)
-        parts.append(tag("p", tag("b", source.label), ": ", text, class_="answer"))
+        parts.append(tag("span", tag("b", source.label), ": ", text, class_="answer"))
     return join(parts)
 
 

@@ -219,7 +219,7 @@ def _shade(index: int) -> Markup:
 
 def _map(evidence: Evidence, arm: Arm, grids: Sequence[Mapping[str, Any]]) -> Markup:
     offsets = np.asarray(grids[0]["offsets"])
-    accuracy = np.mean([g["accuracy"] for g in grids], axis=0)
+    accuracy = np.mean([figures.finite(g["accuracy"]) for g in grids], axis=0)
     rows, columns = np.unique(offsets[:, 0]), np.unique(offsets[:, 1])
     told = len(offsets) <= 169  # finer maps are too many tooltips for a page
     cells = []
@@ -232,7 +232,9 @@ def _map(evidence: Evidence, arm: Arm, grids: Sequence[Mapping[str, Any]]) -> Ma
         size = {"width": CELL, "height": CELL}
         cells.append(tag("rect", *title, x=at[0], y=at[1], fill=shade, **size))
     box = f"0 0 {len(columns) * CELL} {len(rows) * CELL}"
-    text = f"{arm.name}: accuracy {number(accuracy.min(), '.2f')} to {accuracy.max():.2f}"
+    text = (
+        f"{arm.name}: accuracy {number(accuracy.min(), '.2f')} to {number(accuracy.max(), '.2f')}"
+    )
     chart = tag("svg", *cells, viewBox=box, role="img", aria_label=text, class_="map")
     return tag("div", chart, tag("p", arm.name, class_="panel"), class_="place")
 

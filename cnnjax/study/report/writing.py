@@ -1,4 +1,4 @@
-"""What a report leaves on disk: the page, comparisons.csv, and figures as PNG and PDF for papers.
+"""What a report leaves on disk: the page; for papers figures as PNG and PDF, and comparisons.csv.
 
     path = write(store, study, runs, results)
     path = write_page(evidence, Path("both.html"))
@@ -31,7 +31,7 @@ UNDATED: Mapping[str, dict[str, Any]] = {
 
 
 def write(store: Store, study: Study, runs: pd.DataFrame, results: Mapping[str, Any]) -> Path:
-    """Write figures/, comparisons.csv and report.html of one study; return the page's path."""
+    """Write figures/ and report.html of one study; return the page's path."""
     about = read_object(store.root / "study.json") or {}
     source = Source(
         study.name, store, study, study.trials(), runs, results, about.get("command", "")
@@ -40,10 +40,10 @@ def write(store: Store, study: Study, runs: pd.DataFrame, results: Mapping[str, 
 
 
 def write_all(evidence: Evidence, path: Path, folder: Path) -> Path:
-    """Write the page at `path`, the figures into `folder` and the comparisons beside them."""
+    """Write the page at `path`, the figures and the table of all comparisons into `folder`."""
     draw(evidence, folder)
     comparisons = evidence.comparisons.to_csv(index=False).encode()
-    write_bytes(folder.parent / "comparisons.csv", comparisons)
+    write_bytes(folder / "comparisons.csv", comparisons)
     return write_page(evidence, path)
 
 

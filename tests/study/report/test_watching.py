@@ -97,3 +97,9 @@ def test_mistakes_are_one_line(
     monkeypatch.chdir(tmp_path)
     assert main(["report", *words]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_study_without_a_result_is_a_page(tmp_path: Path) -> None:
+    store = write_study(tmp_path / "s", change=lambda config, result: None)
+    assert main(["report", str(store.root)]) == 0
+    assert "0 of 18 trials finished" in check((store.root / "report.html").read_text()).words()
