@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
-VOID = {"meta", "input", "br", "link", "img", "circle", "path", "line", "rect", "polyline"}
+VOID = {"meta", "input", "br", "link", "img"}
 OUTSIDE = {"src", "srcset", "data", "action", "poster", "background", "xlink:href"}
 
 

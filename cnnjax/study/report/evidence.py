@@ -140,6 +140,14 @@ class Evidence:
         stated = [c.metric for c in self.contrasts if c is not None and c.metric in self.metrics]
         return list(dict.fromkeys([*(m for m in self.metrics if m in HEADLINES), *stated]))
 
+    @property
+    def focus(self) -> str | None:
+        """The figure that the first study is about, or the first that was measured."""
+        stated = self.contrasts[0]
+        if stated is not None and stated.metric in self.main_metrics:
+            return stated.metric
+        return next(iter(self.main_metrics), None)
+
     @cached_property
     def reference(self) -> dict[str, Any] | None:
         """The arm's values that all others are compared with; None where pairs are few enough.

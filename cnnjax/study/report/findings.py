@@ -37,9 +37,9 @@ def arms(evidence: Evidence) -> Markup:
     header = [
         *(["study"] if several else []),
         *evidence.by,
-        *(column(HEADLINES.get(m, m), data_spread=True) for m in evidence.main_metrics),
+        *(_spread_column(HEADLINES.get(m, m)) for m in evidence.main_metrics),
         "n",
-        *([f"rank in {evidence.main_metrics[0]}"] if ranked else []),
+        *([f"rank in {evidence.focus}"] if ranked else []),
     ]
     rows = [_row(evidence, arm, ranked, several) for arm in evidence.arms]
     text = "mean ± standard deviation over n seeds"
@@ -82,11 +82,26 @@ def spread(values: pd.Series) -> str:
     return number(values.mean()) + (f" ± {values.std():.3f}" if len(values) > 1 else "")
 
 
+def _spread_column(title: str) -> Markup:
+    return column(title, data_spread=True, class_="number")
+
+
+def versus(a: str, b: str) -> str:
+    """Return two arms as a difference, what they share said once: `pool aps − max, stride 3`."""
+    pairs = list(zip(a.split(", "), b.split(", "), strict=False))
+    unlike = [place for place, (x, y) in enumerate(pairs) if x != y]
+    if len(unlike) != 1 or a.count(", ") != b.count(", "):
+        return f"{a} − {b}"
+    x, y = pairs[unlike[0]]
+    same = [x for place, (x, _) in enumerate(pairs) if place != unlike[0]]
+    return ", ".join([f"{x} − {y.partition(' ')[2]}", *same])
+
+
 def _ranks(evidence: Evidence) -> dict[str, str]:
-    """Return the ranks of every arm in the first metric that are not ruled out."""
-    if not 1 < len(evidence.arms) <= MOST_RANKED or not evidence.main_metrics:
+    """Return every arm's ranks in what the study is about, those that are not ruled out."""
+    if not 1 < len(evidence.arms) <= MOST_RANKED or evidence.focus is None:
         return {}
-    found = statistics.ranking(evidence.runs, evidence.by, evidence.main_metrics[0])
+    found = statistics.ranking(evidence.runs, evidence.by, evidence.focus)
     rows = found.to_dict("records")
     return {r["arm"]: f"{r['rank_low']} to {r['rank_high']}" for r in rows if r["n"]}
 
@@ -138,7 +153,7 @@ def _everything(evidence: Evidence) -> Markup:
     others = [m for m in evidence.metrics if m not in evidence.main_metrics]
     if not others:
         return Markup("")
-    header = [*evidence.by, *(column(m, data_spread=True) for m in others)]
+    header = [*evidence.by, *map(_spread_column, others)]
     rows = []
     for arm in evidence.arms:
         found = [arm.values(m) for m in others]
@@ -154,11 +169,11 @@ def differences(evidence: Evidence) -> Markup:
         return tag("p", "There is no pair of arms to compare.")
     tests = int(found["p"].notna().sum())
     parts = [tag("p", _family_text(evidence, found, tests))]
-    for place, metric in enumerate(evidence.main_metrics):
+    for metric in sorted(evidence.main_metrics, key=lambda m: m != evidence.focus):
         own = found[found["metric"] == metric]
         block = forest(own, metric)
         title = f"{HEADLINES.get(metric, metric)}: {_count(own)}"
-        parts.append(tag("details", tag("summary", title), block, open=place == 0))
+        parts.append(tag("details", tag("summary", title), block, open=metric == evidence.focus))
     return join([*parts, power(evidence)])
 
 
@@ -210,7 +225,7 @@ def _comparison(row: Mapping[Any, Any], limits: svg.Point) -> list[Any]:
     verdict = tag("span", row["verdict"], class_="told" if told else "open")
     note = tag("span", f" {row['note']}", class_="note") if row["note"] else ""
     return [
-        tag("th", f"{row['arm_a']} − {row['arm_b']}", scope="row"),
+        tag("th", versus(row["arm_a"], row["arm_b"]), scope="row"),
         tag("td", strip(row, limits, told)),
         numeric(row["difference"], form="+.4f"),
         numeric(row["low"], form="+.4f"),
@@ -254,13 +269,13 @@ def _scale(limits: svg.Point) -> Markup:
 def power(evidence: Evidence) -> Markup:
     """Return what the seeds could find, and how many a difference of WANTED would take."""
     found = evidence.comparisons
-    own = found[found["metric"] == evidence.main_metrics[0]].head(MOST_ROWS)
+    own = found[found["metric"] == evidence.focus].head(MOST_ROWS)
     tests = max(1, int(found["p"].notna().sum()))
     table_ = statistics.power(own, WANTED, comparisons=tests).dropna(subset=["seeds_needed"])
     if table_.empty:
         return tag("p", "Too few seeds to say what more of them would find.", class_="note")
     middle = table_[["smallest", "seeds_needed", "seeds_needed_safe"]].median()
-    name = HEADLINES.get(evidence.main_metrics[0], evidence.main_metrics[0])
+    name = HEADLINES.get(str(evidence.focus), evidence.focus)
     text = (
         f"What these seeds can find: a difference in {name} of {middle['smallest']:.3f} with power "
         f"80 % (the middle one of {len(table_)} comparisons, after Holm). A difference of {WANTED} "
@@ -304,7 +319,7 @@ def _levels(found: pd.DataFrame) -> Markup:
     rows = [
         [
             row["metric"],
-            f"{row['arm_a']} − {row['arm_b']}",
+            versus(row["arm_a"], row["arm_b"]),
             *(numeric(row[c], form="+.4f") for c in ("difference", "low", "high")),
             numeric(row["p_holm"], form=".3g"),
             numeric(row["image_share"], form=".2f"),
@@ -320,7 +335,7 @@ def _mcnemar(found: pd.DataFrame) -> Markup:
     header = ["comparison", "seed", "first alone right", "second alone right", "p", "p (Holm)"]
     rows = [
         [
-            f"{row['arm_a']} / {row['arm_b']}",
+            versus(row["arm_a"], row["arm_b"]),
             numeric(row["seed"], row["seed"]),
             numeric(row["only_a"], row["only_a"]),
             numeric(row["only_b"], row["only_b"]),

@@ -70,7 +70,8 @@ def table(
 
     tools: "filter" and "copy", which the script brings to life.
     """
-    heads = [h if str(h).startswith("<th") and isinstance(h, Markup) else column(h) for h in header]
+    first = rows[0] if rows else [""] * len(header)
+    heads = [_head(title, cell) for title, cell in zip(header, first, strict=True)]
     body = (tag("tr", *map(_cell, row)) for row in rows)
     grid = tag(
         "table",
@@ -81,6 +82,13 @@ def table(
     )
     box = tag("div", grid, class_="scroll", role="region", aria_label=caption, tabindex=0)
     return join([_tools(ident, tools.split()), box])
+
+
+def _head(title: Any, cell: Any) -> Markup:
+    if isinstance(title, Markup) and title.startswith("<th"):
+        return title
+    numbers = isinstance(cell, Markup) and cell.startswith('<td class="number"')
+    return column(title, class_="number" if numbers else None)
 
 
 def _cell(value: Any) -> Markup:

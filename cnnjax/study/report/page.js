@@ -125,16 +125,6 @@ document.addEventListener("input", (event) => {
   if (event.target.dataset.filter) filterBy(event.target);
 });
 
-// Paper shows what is folded away, apart from long lists.
-let folded = [];
-addEventListener("beforeprint", () => {
-  folded = [...document.querySelectorAll("details:not([open]):not(td details):not(#trials details)")];
-  for (const details of folded) details.open = true;
-});
-addEventListener("afterprint", () => {
-  for (const details of folded) details.open = false;
-});
-
 // Not while someone filters or reads a selection: a reload would take it away.
 if (document.body.dataset.reload) {
   setInterval(() => {

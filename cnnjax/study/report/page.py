@@ -42,8 +42,8 @@ SECTIONS = (
     Section("confounds", "What else differs", account.cards),
     Section("certificates", "What each arm guarantees", account.certificates),
     Section("failed", "Failed trials", account.failures),
-    Section("trials", "Every trial", account.trials),
-    Section("provenance", "How it was made", account.provenance),
+    Section("every-trial", "Every trial", account.trials),
+    Section("how", "How it was made", account.provenance),
 )
 
 
