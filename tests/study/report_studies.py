@@ -93,4 +93,4 @@ def write_study(root: Path, study: Study = STUDY, change: Change = keep, **env: 
 def fail_max_3(config: Config, result: dict[str, Any]) -> dict[str, Any]:
     """Every run of max at stride 3 diverges."""
     diverged = config.pool == "max" and config.stride == 3
-    return failed(config, "diverged: <nan> & worse") if diverged else result
+    return failed(config, "diverged: <why> & worse") if diverged else result

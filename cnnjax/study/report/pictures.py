@@ -208,7 +208,7 @@ def places(evidence: Evidence) -> Markup:
     drawn = (_map(evidence, arm, grids) for arm, grids in maps[:MOST_MAPS])
     cut = f" The first {MOST_MAPS} of {len(maps)} arms." if len(maps) > MOST_MAPS else ""
     caption = "Accuracy at every place of the test grid, mean over seeds; the centre is no shift."
-    key = tag("div", *map(_shade, range(16)), class_="shades", aria_hidden="true")
+    key = tag("span", *map(_shade, range(16)), class_="shades", aria_hidden="true")
     scale = tag("p", "0 ", key, " 1", class_="scale")
     return tag("figure", tag("div", *drawn, class_="maps"), scale, tag("figcaption", caption + cut))
 

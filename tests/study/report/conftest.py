@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,14 @@ from report_studies import CARD, fail_max_3, write_study
 
 from cnnjax.study.report import cards
 from cnnjax.study.store import Store
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_flush() -> Iterator[None]:
+    """Made-up files need not survive a power cut."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
 
 
 @pytest.fixture(autouse=True)
