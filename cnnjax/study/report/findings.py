@@ -62,7 +62,7 @@ RANKED = (
 
 def _row(evidence: Evidence, arm: Arm, ranked: Mapping[str, str], several: bool) -> list[Any]:
     failed = int((arm.runs["status"] == "failed").sum())
-    study = [" / ".join(dict.fromkeys(arm.runs["study"]))] if several else []
+    study = [_together(arm.runs["study"])] if several else []
     cells: list[Any] = [*study, *arm.key]
     for metric in evidence.main_metrics:
         values = arm.values(metric)
@@ -73,6 +73,11 @@ def _row(evidence: Evidence, arm: Arm, ranked: Mapping[str, str], several: bool)
     if ranked:
         cells.append(ranked.get(arm.name, ABSENT))
     return cells
+
+
+def _together(labels: pd.Series) -> str:
+    """Return the studies that runs come from, each once; a trial of two reads `a + b`."""
+    return " + ".join(dict.fromkeys(part for label in labels for part in label.split(" + ")))
 
 
 def spread(values: pd.Series) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from html import escape
+from numbers import Integral
 from typing import Any
 
 VOID = {"br", "circle", "input", "line", "path", "polyline", "rect"}
@@ -48,9 +49,7 @@ def number(value: Any, form: str = ".3f") -> str:
 def numeric(value: Any, shown: Any = None, *, sd: Any = None, form: str = ".3f") -> Markup:
     """Return a cell that sorts and copies by its full value, not by the text shown."""
     text = number(value, form) if shown is None else shown
-    exact = None if _is_absent(value) else repr(float(value))
-    spread = None if _is_absent(sd) else repr(float(sd))
-    return tag("td", text, class_="number", data_value=exact, data_sd=spread)
+    return tag("td", text, class_="number", data_value=_exact(value), data_sd=_exact(sd))
 
 
 def column(title: Any, **attributes: Any) -> Markup:
@@ -108,6 +107,13 @@ def _tools(ident: str, tools: Sequence[str]) -> Markup:
         ]
     status = tag("output", class_="status", data_status=ident, role="status")
     return tag("div", *parts, status, class_="tools") if parts else Markup("")
+
+
+def _exact(value: Any) -> str | None:
+    """Return all digits of a number, None where there is none."""
+    if _is_absent(value):
+        return None
+    return str(int(value)) if isinstance(value, Integral) else repr(float(value))
 
 
 def _is_absent(value: Any) -> bool:

@@ -27,8 +27,8 @@ def watch(
 
     However it ends (Ctrl-C too), the page that stays does not load itself any more.
     """
-    evidence = read()
-    seen: list[tuple[str, float]] | None = None
+    seen = _stamps(read())
+    evidence = read()  # in this order, here and below: what comes while reading is seen next
     try:
         while True:
             write_page(evidence, path, reload_seconds=RELOAD_SECONDS)
@@ -37,7 +37,7 @@ def watch(
                 return evidence
             while (now := _stamps(evidence)) == seen:
                 time.sleep(every)
-            evidence, seen = read(), now  # in this order: what comes while reading is seen next
+            evidence, seen = read(), now
     finally:
         write_page(evidence, path)
 
