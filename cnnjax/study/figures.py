@@ -71,8 +71,12 @@ def trade_off(runs: pd.DataFrame, by: Sequence[str]) -> Figure:
 
 
 def forest(table: pd.DataFrame, metric: str) -> Figure:
-    """Paired differences with their intervals, filled where Holm's test tells them from zero."""
-    shown = table.head(MOST_ROWS)
+    """Paired differences with intervals, filled where Holm's test tells them from zero.
+
+    Of many those with the smallest p, in the order of the table.
+    """
+    strongest = table["p_holm"].fillna(2.0).sort_values(kind="stable").index[:MOST_ROWS]
+    shown = table.loc[strongest].sort_index()
     figure, (axis,) = _row(1, 7.0, 0.8 + 0.24 * len(shown))
     names = [f"{a} − {b}" for a, b in zip(shown["arm_a"], shown["arm_b"], strict=True)]
     for place, row in enumerate(_records(shown)):

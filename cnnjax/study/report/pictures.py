@@ -23,7 +23,7 @@ from cnnjax.study.report.markup import Markup, join, number, tag
 from cnnjax.study.statistics.contrast import words
 
 # A chart with more of these could not be read; the table has them all.
-MOST_SERIES, MOST_PANELS, MOST_MAPS = 14, 9, 60
+MOST_SERIES, MOST_PANELS, MOST_ARMS = 14, 9, 60
 SHADES = [to_hex(colormaps["cividis"](i / 15)) for i in range(16)]
 CELL = 12
 Curve = tuple[np.ndarray, np.ndarray]
@@ -40,7 +40,8 @@ def trade_off(evidence: Evidence) -> Markup:
     stairs = [plane.at(*corner) for corner in _stairs([(xs[i], ys[i]) for i in best])]
     parts = [plane.axes("shift consistency", "accuracy"), svg.line(stairs, kind="front")]
     for index, (arm, x, y) in enumerate(points):
-        parts += _spreads(plane, arm, x, y, _series(evidence)[arm.key[0]])
+        if len(points) <= MOST_ARMS:  # more would hide each other
+            parts += _spreads(plane, arm, x, y, _series(evidence)[arm.key[0]])
         parts.append(_point(plane, evidence, arm, (x, y), index in best))
     names = ", ".join(points[i][0].name for i in best[:12])
     rest = f" and {len(best) - 12} more" if len(best) > 12 else ""
@@ -205,8 +206,8 @@ def places(evidence: Evidence) -> Markup:
             maps.append((arm, known))
     if not maps:
         return Markup("")
-    drawn = (_map(evidence, arm, grids) for arm, grids in maps[:MOST_MAPS])
-    cut = f" The first {MOST_MAPS} of {len(maps)} arms." if len(maps) > MOST_MAPS else ""
+    drawn = (_map(evidence, arm, grids) for arm, grids in maps[:MOST_ARMS])
+    cut = f" The first {MOST_ARMS} of {len(maps)} arms." if len(maps) > MOST_ARMS else ""
     caption = "Accuracy at every place of the test grid, mean over seeds; the centre is no shift."
     key = tag("span", *map(_shade, range(16)), class_="shades", aria_hidden="true")
     scale = tag("p", "0 ", key, " 1", class_="scale")
