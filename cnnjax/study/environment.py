@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from functools import cache
@@ -68,9 +69,9 @@ def processor() -> str:
 
 
 def command() -> str:
-    """Return the command line of this process, as one would type it."""
+    """Return the command line of this process, as one would type it into a shell."""
     program = "cnnjax" if Path(sys.argv[0]).name in ("cnnjax", "__main__.py") else sys.argv[0]
-    return " ".join([program, *sys.argv[1:]])
+    return shlex.join([program, *sys.argv[1:]])
 
 
 def _git(directory: Path, *words: str) -> str:

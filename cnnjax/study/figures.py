@@ -19,6 +19,8 @@ from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#999933")
 MARKERS = "osD^vPX*"
+# What a page of a paper holds; the tables have the rest.
+MOST_ROWS, MOST_PANELS = 24, 8
 
 Results = Mapping[str, Mapping[str, Any]]
 
@@ -29,16 +31,69 @@ def draw(runs: pd.DataFrame, results: Results, *, by: Sequence[str]) -> dict[str
     The first axis is drawn as lines, the second as panels (or along x).
     """
     done = runs[runs["status"] == "done"]
+    done = done.assign(**{axis: done[axis].where(done[axis].notna(), "none") for axis in by})
     if done.empty:
         return {}
     line, panel = by[0], by[1] if len(by) > 1 else None
-    figures = {
-        "accuracy_by_distance": by_distance(done, results, line, panel),
-        "accuracy_over_canvas": over_canvas(done, results, line, panel),
-    }
+    done = _first_values(_first_values(done, line, MOST_ROWS), panel, MOST_PANELS)
+    figures = {"accuracy_against_consistency": trade_off(done, by)}
+    placed = done[[bool(_result(row, results).get("places")) for row in _records(done)]]
+    if not placed.empty:
+        figures["accuracy_by_distance"] = by_distance(placed, results, line, panel)
+        figures["accuracy_over_canvas"] = over_canvas(placed, results, line, panel)
     if panel is not None:
         figures["consistency"] = against(done, "consistency", line, panel)
     return figures
+
+
+def compared(table: pd.DataFrame) -> dict[str, Figure]:
+    """Return a forest plot for each metric of `statistics.family`'s table, by file name."""
+    return {
+        f"differences_{metric}": forest(own, str(metric))
+        for metric, own in table.groupby("metric", sort=False)
+    }
+
+
+def trade_off(runs: pd.DataFrame, by: Sequence[str]) -> Figure:
+    """Accuracy against shift consistency, a point an arm, mean and standard deviation."""
+    figure, (axis,) = _row(1, 5.0, 3.8)
+    for style, (name, group) in zip(_styles(), _groups(runs, by[0]), strict=False):
+        arms = group.groupby(list(by), sort=False, dropna=False)[["consistency", "accuracy"]]
+        mean, std = arms.mean(), arms.std().fillna(0.0)
+        axis.errorbar(
+            *(mean["consistency"], mean["accuracy"], std["accuracy"], std["consistency"]),
+            label=str(name),
+            **{**style, "linestyle": "none"},
+        )
+    axis.set(xlabel="shift consistency", ylabel="accuracy")
+    axis.legend(title=by[0], fontsize="small", frameon=False)
+    return figure
+
+
+def forest(table: pd.DataFrame, metric: str) -> Figure:
+    """Paired differences with intervals, filled where Holm's test tells them from zero.
+
+    Of many those with the smallest p, in the order of the table.
+    """
+    strongest = table["p_holm"].fillna(2.0).sort_values(kind="stable").index[:MOST_ROWS]
+    shown = table.loc[strongest].sort_index()
+    figure, (axis,) = _row(1, 7.0, 0.8 + 0.24 * len(shown))
+    names = [f"{a} − {b}" for a, b in zip(shown["arm_a"], shown["arm_b"], strict=True)]
+    for place, row in enumerate(_records(shown)):
+        told = row["verdict"] in ("higher", "lower")
+        reach = [row["low"], row["high"]]
+        if np.all(np.isfinite(reach)):
+            axis.plot(reach, [place] * 2, color="black", linewidth=1.2)
+        face = COLOURS[3] if told else "white"
+        colour = COLOURS[3] if told else COLOURS[0]
+        axis.plot(
+            row["difference"], place, "s" if told else "o", markersize=5, mfc=face, mec=colour
+        )
+    axis.axvline(0.0, color="gray", linewidth=0.8, linestyle=":")
+    axis.set(yticks=range(len(shown)), xlabel=f"difference in {metric}, 95 % interval")
+    axis.set_yticklabels(names, fontsize="x-small")
+    axis.invert_yaxis()
+    return figure
 
 
 def by_distance(runs: pd.DataFrame, results: Results, line: str, panel: str | None) -> Figure:
@@ -75,7 +130,7 @@ def over_canvas(runs: pd.DataFrame, results: Results, line: str, panel: str | No
         if j == 0:
             axes[i, j].set_ylabel(str(name), fontsize="small")
         if len(arm):
-            maps = [np.asarray(_places(row, results)["accuracy"]) for row in _records(arm)]
+            maps = [finite(_places(row, results)["accuracy"]) for row in _records(arm)]
             side = round(np.sqrt(maps[0].size))
             image = axes[i, j].imshow(
                 np.mean(maps, 0).reshape(side, side), vmin=0, vmax=1, cmap="cividis"
@@ -103,9 +158,15 @@ def against(runs: pd.DataFrame, metric: str, line: str, x: str) -> Figure:
 def distance_curve(places: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Return (distances, mean accuracy at each), distance being the larger of the two axes."""
     distance = np.abs(np.asarray(places["offsets"])).max(axis=1)
-    accuracy = np.asarray(places["accuracy"])
+    accuracy = finite(places["accuracy"])
     values = np.unique(distance)
     return values, np.array([accuracy[distance == value].mean() for value in values])
+
+
+def finite(values: Sequence[float | None]) -> np.ndarray:
+    """Return figures as an array, NaN where there is no finite number."""
+    array = np.asarray(values, float)
+    return np.where(np.isfinite(array), array, np.nan)
 
 
 def _row(panels: int, width: float, height: float) -> tuple[Figure, Sequence[Axes]]:
@@ -123,8 +184,16 @@ def _records(runs: pd.DataFrame) -> list[dict[Any, Any]]:
     return runs.to_dict("records")
 
 
+def _first_values(runs: pd.DataFrame, column: str | None, most: int) -> pd.DataFrame:
+    return runs if column is None else runs[runs[column].isin(runs[column].unique()[:most])]
+
+
+def _result(row: Mapping[str, Any], results: Results) -> Mapping[str, Any]:
+    return results[row["same_as"] or row["id"]]
+
+
 def _places(row: Mapping[str, Any], results: Results) -> Mapping[str, Any]:
-    return results[row["same_as"] or row["id"]]["places"]
+    return _result(row, results)["places"]
 
 
 def _styles() -> itertools.cycle[dict[str, Any]]:

@@ -19,6 +19,7 @@ from cnnjax import data
 from cnnjax.config import Config, from_dict, identity, to_dict, trial_id
 from cnnjax.study import engines, grid, report, results, seeds
 from cnnjax.study.engines.interface import Event, Resources
+from cnnjax.study.environment import command
 from cnnjax.study.files import everywhere, is_store
 from cnnjax.study.finished import Finished
 from cnnjax.study.grid import Study, Trial
@@ -110,7 +111,7 @@ def run_study(
     )
     resources = _with_folder(strategy.limit(resources), store)
     with store.lock():
-        store.claim(study.describe())
+        store.claim(study.describe() | {"command": command()})
         todo = plan(trials, store, retry_failed=retry_failed)  # not before: another may have run
         todo = replace(todo, missing=choice.of(todo.trials, todo.missing))
         on_plan(todo)
