@@ -85,7 +85,7 @@ def test_a_dry_run_reads_each_result_once(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["list", "resume", "report", "load"])
+@pytest.mark.parametrize("way", ["resume", "load"])
 def test_ten_thousand_trials(way: str) -> None:
     root = many.directory(10_000)
     act = ways(root, many.study(10_000))[way]

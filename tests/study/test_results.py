@@ -77,7 +77,6 @@ def test_files_agree(store: Store) -> None:
     long = pd.read_parquet(store.root / "metrics.parquet")
     assert set(long["id"]) == {trial_id(t.runs) for t in STUDY.trials()}
     assert set(long["name"]) == {"loss"}
-    assert len(results.load(store.root)) == 10
 
 
 def test_columns_do_not_collide(store: Store) -> None:
