@@ -14,6 +14,7 @@ from report_studies import STUDY, fail_max_3, made_up, write_study
 
 from cnnjax.cli import main
 from cnnjax.config import trial_id
+from cnnjax.study import report
 from cnnjax.study.store import Store
 
 
@@ -103,3 +104,19 @@ def test_a_study_without_a_result_is_a_page(tmp_path: Path) -> None:
     store = write_study(tmp_path / "s", change=lambda config, result: None)
     assert main(["report", str(store.root)]) == 0
     assert "0 of 18 trials finished" in check((store.root / "report.html").read_text()).words()
+
+
+def test_what_comes_while_reading_is_not_missed(
+    half: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [t.runs for t in STUDY.trials() if t.config.seed == 2]
+
+    def read() -> report.Evidence:
+        evidence = report.read_all([half], ["half"])
+        if left:
+            config = left.pop()
+            half.trial(trial_id(config)).finish(made_up(config))
+        return evidence
+
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("a result was missed"))
+    assert len(report.watch(read, half.root / "report.html").results) == 18
