@@ -191,7 +191,8 @@ def test_real_cards_are_those_of_the_study(
     from cnnjax.study.report import cards
 
     tiny = "digits_canvas:side=18:scale=1:train=40:test=20"
-    study = STUDY.changed({"dataset": (tiny,), "pool": ("max", "aps"), "stride": (3,)})
+    choices = {"dataset": (tiny,), "pool": ("max", "aps"), "stride": (3,), "widths": ((4, 8),)}
+    study = STUDY.changed(choices)
     store = write_study(tmp_path, study)
     evidence = gather([Source.read(store)])
     found, problem = cards.read_cards(evidence)
