@@ -26,11 +26,10 @@ def reloads(path: Path) -> bool:
 
 @pytest.fixture
 def half(tmp_path: Path) -> Store:
-    """A study whose seed 2 is still to run, beside a trial that is being written."""
+    """A study whose seed 2 is still to run; one result of it is half written."""
     store = write_study(tmp_path / "half", change=lambda c, r: r if c.seed < 2 else None)
-    torn = store.root / "trials" / "0" * 12
-    torn.mkdir()
-    (torn / "result.json").write_text('{"id": ')
+    torn = next(t.runs for t in STUDY.trials() if t.config.seed == 2)
+    (store.trial(trial_id(torn)).root / "result.json").write_text('{"id": ')
     return store
 
 
