@@ -67,6 +67,7 @@ def test_each_data_set_has_its_own_tables() -> None:
     text = page.tables(study, pd.concat(both, ignore_index=True))
     assert text.count("### ") == 2
     assert text.count("| pool aps against pool max |") == 2
+    assert "| dataset" not in text
 
 
 @pytest.mark.parametrize("path", sorted(DOCS.glob("*.csv")), ids=lambda path: path.stem)
