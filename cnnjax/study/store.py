@@ -46,14 +46,19 @@ class TrialFiles:
         self.root = place(root)
         self._journal = Journal(self.root / "metrics.jsonl")
 
-    def start(self, config: Mapping[str, Any], env: Mapping[str, Any]) -> None:
-        """Open the trial afresh: what an interrupted try left behind is dropped."""
+    def start(
+        self, config: Mapping[str, Any], env: Mapping[str, Any], *, goes_on: bool = False
+    ) -> None:
+        """Open the trial afresh: what an interrupted try left behind is dropped.
+
+        goes_on: the trial has checkpoints and tells its lines again; until then the old ones stay.
+        """
         if not is_store(self.root):
             for torn in self.root.glob(".*.tmp"):
                 torn.unlink(missing_ok=True)
         write_json(self.root / "config.json", config)
         write_json(self.root / "env.json", env)
-        self._journal.start()
+        self._journal.start(keep=goes_on)
 
     def save_data(self, about: Mapping[str, Any]) -> None:
         """Write what the trial learns from: {"sha256", "recipe", "splits"}.

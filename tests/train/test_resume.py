@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import random
 import signal
@@ -89,6 +90,30 @@ def test_train_2n_is_train_n_stop_resume_n(calm: Any, tmp_path: Path) -> None:
             run_in(TrialFiles(out), CONFIG, stop=stopping_after(steps))
     run_in(TrialFiles(out), CONFIG)
     assert numbers(out) == calm
+
+
+def test_curves_outlive_a_try_that_tells_nothing(
+    calm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before the checkpoint is read again: the lines so far stay, and are not doubled."""
+    out = tmp_path / "out"
+    with pytest.raises(Stopped):
+        run_in(TrialFiles(out), CONFIG, stop=stopping_after(15))
+    lines = TrialFiles(out).metrics()
+    assert [line["epoch"] for line in lines] == [1, 2]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("cnnjax.data.load", interrupted)
+        run_in(TrialFiles(out), CONFIG)
+    assert TrialFiles(out).metrics() == lines
+    with (out / "metrics.jsonl").open("a") as file:  # of an epoch after the checkpoint, and torn
+        file.write(json.dumps(lines[-1] | {"epoch": 3}) + '\n{"epoch": 4, "lo')
+    run_in(TrialFiles(out), CONFIG)
+    assert numbers(out) == calm
+    assert TrialFiles(out).metrics()[:2] == lines
+
+
+def interrupted(*_: Any) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.slow
