@@ -15,6 +15,7 @@ import os
 import select
 import sys
 import traceback
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,6 +43,7 @@ VERBS: Mapping[str, str] = {
 
 def entry_point() -> None:
     """Run the command line of this process."""
+    warnings.formatwarning = lambda message, *_, **__: f"cnnjax: {message}\n"  # no line of code
     sys.exit(main(sys.argv[1:]))
 
 

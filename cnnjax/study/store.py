@@ -16,7 +16,10 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -118,20 +121,29 @@ class TrialFiles:
         return result if result is not None and _is_whole(result) else None
 
     def variables(self) -> dict[str, np.ndarray]:
-        """Return what `save_variables` wrote; FileNotFoundError where there is nothing."""
+        """Return what `save_variables` wrote.
+
+        FileNotFoundError where there is nothing, ValueError where it is damaged.
+        """
         path = self.root / "variables.npz"
         if not path.exists():
             raise FileNotFoundError(f"{path}: no trained variables here")
-        with np.load(io.BytesIO(path.read_bytes())) as arrays:
-            return dict(arrays)
+        return _read_arrays(path)
 
     def predictions(self) -> dict[str, np.ndarray] | None:
         """Return what `save_predictions` wrote; None where there is nothing."""
         path = self.root / "predictions.npz"
         if not path.exists():
             return None
+        return _read_arrays(path)
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
         with np.load(io.BytesIO(path.read_bytes())) as arrays:
             return dict(arrays)
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError) as error:
+        raise ValueError(f"{path}: not a whole .npz file ({error})") from None
 
 
 class Store:
