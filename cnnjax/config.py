@@ -187,12 +187,12 @@ class Config:
         None, TEXT, "directory of the data files (default: $CNNJAX_DATA)", identity=False
     )
     train_shift: int = knob(
-        2, integer(0), "training images are moved at random by up to this many pixels"
+        2, integer(0, 4096), "training images are moved at random by up to this many pixels"
     )
     augment: str = knob(
         "", AUGMENT, "what is done to training images after that: rows of AUGMENTATIONS and MIXINGS"
     )
-    epochs: int | None = knob(None, integer(1), "passes over the training images")
+    epochs: int | None = knob(None, integer(1, 10**6), "passes over the training images")
     batch_size: int = knob(64, integer(1), "images a step")
     loss: str = knob("cross_entropy", choice(LOSSES), "training loss")
     label_smoothing: float = knob(0.0, real(0.0, 0.99), "label smoothing of the cross-entropy")

@@ -37,22 +37,28 @@ def suggest(name: str, known: Iterable[str]) -> str:
 def parse(text: str) -> tuple[str, dict[str, Any]]:
     """Split `name:key=value:key=value`; a bare second part is the key "path" (`folder:DIR`).
 
-    Values read as int, float, bool (true/false) or else text. Raises ValueError on an empty name,
-    an empty key or a key given twice.
+    Values read as int, float, bool (true/false) or else text. A path may have colons and, where
+    what stands before it is no word, equal signs (`folder:/at/12:30/lr=1:size=32`). Raises
+    ValueError on an empty name, an empty key or a key given twice.
     """
     if not isinstance(text, str):
         raise TypeError(f"expected a name, got {text!r} of type {type(text).__name__}")
     name, *parts = text.split(":")
     params: dict[str, Any] = {}
+    last = None
     for position, part in enumerate(parts):
         key, equals, value = part.partition("=")
-        if not equals and position == 0 and part:
+        if not (equals and key.isidentifier()):
+            if last == "path":
+                params["path"] += f":{part}"
+                continue
+            if position or not part or part.startswith("="):
+                raise ValueError(f"{text!r}: expected key=value after ':', got {part!r}")
             key, value = "path", part
-        elif not equals or not key:
-            raise ValueError(f"{text!r}: expected key=value after ':', got {part!r}")
         if key in params:
             raise ValueError(f"{text!r}: {key!r} is given twice")
         params[key] = value if key == "path" else literal(value)
+        last = key
     if not name:
         raise ValueError(f"{text!r}: the name before ':' is empty")
     return name, params

@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnnjax.bench import WORKLOADS, conv, measure, pooling, seeds, torch
+from cnnjax.bench import WORKLOADS, compilation, conv, measure, pooling, seeds, torch
 from cnnjax.bench import data as bench_data
 from cnnjax.bench.measure import Candidate, Cell
 from cnnjax.cli import main
 from cnnjax.cli.bench import line
+from cnnjax.config import Config
 
 
 def sleeping(seconds: float) -> Candidate:
@@ -142,6 +143,20 @@ def test_images_per_second_are_told():
     assert row["images_per_second"] == pytest.approx(100e3 / row["median_ms"])
     assert line(cell.labels, [row]).endswith(" images/s")
     assert line(cell.labels, [{**row, "temporary_bytes": 2_000_000}]).endswith(" images/s 2.0 MB")
+
+
+def test_compilation_is_done_afresh_and_tells_its_memory(monkeypatch):
+    small = Config(net="cnn", widths=(4,), dense=())
+    monkeypatch.setattr(compilation, "WORKS", (("small", small, (8, 8, 1)),))
+    monkeypatch.setattr(compilation, "BATCH", 2)
+    (cell,) = compilation.cells()
+    assert cell.labels == {"network": "small", "images": "8x8x1"}
+    candidate = cell.make()["cnnjax"]
+    first, second = candidate.run(), candidate.run()
+    assert first is not second
+    assert candidate.temporary_bytes == first.memory_analysis().temp_size_in_bytes > 0
+    told = line(cell.labels, measure.measure(cell, seconds=1e-9))
+    assert f" {candidate.temporary_bytes / 1e6:.1f} MB" in told
 
 
 def test_command(monkeypatch, tmp_path, capsys):

@@ -31,6 +31,16 @@ def test_bare_second_part_is_a_path() -> None:
     assert spec.parse("folder:pictures/cats") == ("folder", {"path": "pictures/cats"})
 
 
+@pytest.mark.parametrize(
+    "path", ["/at/12:30/pictures", "a:b:c", "runs/lr=0.1", "/a=b:/c=d", "my pictures, old", "a::b"]
+)
+def test_paths_may_have_colons_and_equal_signs(path: str) -> None:
+    assert spec.parse(f"folder:{path}") == ("folder", {"path": path})
+    params = {"channels": 1, "path": path, "size": 16}
+    assert spec.parse(f"folder:{path}:size=16:channels=1") == ("folder", params)
+    assert spec.parse(spec.format("folder", params)) == ("folder", params)
+
+
 @pytest.mark.parametrize("text", ["", ":p=3", "lp:p=3:q", "lp:=3", "lp:p=3:p=4"])
 def test_malformed_specs_raise(text: str) -> None:
     with pytest.raises(ValueError):

@@ -17,6 +17,7 @@ WORKLOADS: Mapping[str, tuple[str, str]] = {
     "seeds": ("cnnjax.bench.seeds", "8 seeds one after another, as one program, in processes"),
     "data": ("cnnjax.bench.data", "images a second from memory and JPEG files, beside the step"),
     "step": ("cnnjax.bench.step", "a training step of three networks"),
+    "compile": ("cnnjax.bench.compilation", "compile time and memory of deep networks' steps"),
     "epoch": ("cnnjax.bench.epoch", "an epoch as one dispatch, beside the host loop"),
     "shifts": ("cnnjax.bench.shifts", "all circular shifts by one dense pass, beside rolling"),
     "study": ("cnnjax.bench.study", "the default study beside plain Flax and PyTorch scripts"),

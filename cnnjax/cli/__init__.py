@@ -4,22 +4,26 @@
     raise SystemExit(main(["train", "--pool=max"]))
 
 A verb's module has `main(words) -> exit status` and is imported only when it is called. A user's
-mistake is one line on stderr and status 2; Ctrl-C is status 130.
+mistake is one line on stderr and status 2; Ctrl-C is status 130. Where nobody reads on (`| head`) a
+verb ends quietly with status 141, as programs do that SIGPIPE ends.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import select
 import sys
 import traceback
+import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from absl.flags import Error as FlagError
 
 from cnnjax import spec
 
-USAGE, CRASH, INTERRUPTED = 2, 70, 130
+USAGE, CRASH, INTERRUPTED, UNREAD = 2, 70, 130, 141
 
 VERBS: Mapping[str, str] = {
     "study": "run a grid of trials and write its report",
@@ -39,11 +43,26 @@ VERBS: Mapping[str, str] = {
 
 def entry_point() -> None:
     """Run the command line of this process."""
+    warnings.formatwarning = lambda message, *_, **__: f"cnnjax: {message}\n"  # no line of code
     sys.exit(main(sys.argv[1:]))
 
 
 def main(words: Sequence[str]) -> int:
     """Run `cnnjax` with these words; return the exit status."""
+    try:
+        status = _run(words)
+        sys.stdout.flush()  # here, where it can be seen that nobody reads on
+        return status
+    except BrokenPipeError as error:
+        return UNREAD if _unread() else _fail(words[0], error, USAGE)
+    except SystemExit as end:
+        # Rich has taken care of a broken pipe itself, and would end with 1.
+        if isinstance(end.__context__, BrokenPipeError):
+            return UNREAD
+        raise
+
+
+def _run(words: Sequence[str]) -> int:
     if not words or words[0] in ("help", "-h", "--help", "-help"):
         print(overview())
         return 0
@@ -51,6 +70,8 @@ def main(words: Sequence[str]) -> int:
     try:
         spec.find(VERBS, name, "command")
         return importlib.import_module(f"cnnjax.cli.{name}").main(rest)
+    except BrokenPipeError:
+        raise
     except KeyboardInterrupt as interrupt:
         complain(name, f"interrupted. {interrupt}".strip())
         return INTERRUPTED
@@ -70,6 +91,24 @@ def overview() -> str:
 def complain(verb: str, text: str) -> None:
     """Print one line on stderr."""
     print(f"cnnjax {verb}: {' '.join(text.split())}", file=sys.stderr)
+
+
+def _unread() -> bool:
+    """Return whether nobody reads our output any more; what is printed from now on is dropped."""
+    gone = [stream for stream in (sys.stdout, sys.stderr) if _has_no_reader(stream)]
+    for stream in gone:
+        # Python flushes once more when it ends, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return bool(gone)
+
+
+def _has_no_reader(stream: Any) -> bool:
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)  # a reader that has gone is told unasked
+    except (OSError, ValueError, AttributeError):  # no file, as under a test
+        return False
+    return bool(poll.poll(0))
 
 
 def _fail(verb: str, error: Exception, status: int) -> int:

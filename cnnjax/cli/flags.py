@@ -1,5 +1,7 @@
 """Flags derived from Config: one flag a field, a comma a sweep axis, an x a tuple.
 
+In a sweep a comma of a name itself is written `\\,`; where one value is asked for it stands alone.
+
 flags = Flags("study", HELP)
 flags.config(sweep=True)
 flags.string("out", None, "directory of the study")
@@ -11,6 +13,7 @@ flags.out
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,22 +21,30 @@ from absl import flags as absl_flags
 
 from cnnjax import config as configs
 
+COMMA = re.compile(r"(?<!\\),")  # not one that is escaped
 HELP_WORDS = ("-h", "-help", "--help")
 
 
 class FieldParser(absl_flags.ArgumentParser):
-    """Reads one field of Config, or a comma-separated list of its values."""
+    """Reads one field of Config, or in a sweep a comma-separated list of its values."""
 
     def __init__(self, name: str, *, sweep: bool) -> None:
         self.name, self.sweep = name, sweep
         self.syntactic_help = ""
 
     def parse(self, argument: Any) -> tuple[Any, ...]:
-        texts = argument.split(",")
-        if len(texts) > 1 and not self.sweep:
-            raise ValueError(f"{argument!r} is a list; `cnnjax study` runs several values")
-        values = tuple(configs.read(self.name, text) for text in texts)
-        return tuple(dict.fromkeys(values))
+        if not self.sweep:
+            return (self._one(argument),)
+        texts = (text.replace(r"\,", ",") for text in COMMA.split(argument))
+        return tuple(dict.fromkeys(configs.read(self.name, text) for text in texts))
+
+    def _one(self, text: str) -> Any:
+        try:
+            return configs.read(self.name, text)
+        except ValueError:
+            if "," not in text:
+                raise
+            raise ValueError(f"{text!r} is a list; `cnnjax study` runs several values") from None
 
     def flag_type(self) -> str:
         return "config"

@@ -33,6 +33,7 @@ RESUMABLE, GAVE_UP = 75, 70
 # What every process finds for itself: mistakes, failed trainings, requests to stop.
 FINAL = (1, 2, RESUMABLE)
 GRACE_SECONDS, POLL_SECONDS = 30.0, 0.05
+MOST_A_CORE = 16  # a process has its own JAX: hundreds of MB
 # Lines of the runtime below, which say nothing to a user.
 NOISE = re.compile(r"^\[Gloo\]|^[EWIF]\d{4} |^\*\*\*|^\s+@|^\s*$")
 
@@ -75,6 +76,11 @@ def main(words: list[str]) -> int:
     command = words[cut + 1 :]
     if flags.nproc is None:
         raise ValueError("nproc: expected --nproc=N, got none")
+    most = MOST_A_CORE * (os.cpu_count() or 1)
+    if flags.nproc > most:
+        raise ValueError(
+            f"nproc: expected at most {MOST_A_CORE} a core, {most} here, got {flags.nproc}"
+        )
     if command[:1] != ["train"]:
         raise ValueError(
             f"expected -- train ... after the flags, got {' '.join(command) or 'none'}"
@@ -140,7 +146,9 @@ def listen(member: Member, source: IO[str], sink: IO[str]) -> None:
                 continue
             member.lines.append(line.rstrip("\n"))
             if member.index == 0:
-                print(member.lines[-1], file=sink, flush=True)
+                # Where nobody reads on, the process must not wait for a reader.
+                with contextlib.suppress(BrokenPipeError):
+                    print(member.lines[-1], file=sink, flush=True)
 
 
 def wait(members: Sequence[Member]) -> Member | None:

@@ -35,7 +35,7 @@ from cnnjax.config import Config, identity
 from cnnjax.nets.anatomy import anatomy
 from cnnjax.study.compilation import use_cache
 from cnnjax.study.store import Store, TrialFiles
-from cnnjax.study.trial import failure, limit_threads, measure, run, run_in
+from cnnjax.study.trial import CHECKPOINTS, failure, limit_threads, measure, run, run_in
 from cnnjax.train import processes
 from cnnjax.train.checkpoints import Checkpoints
 from cnnjax.train.cost import cost
@@ -151,7 +151,7 @@ def _run(config: Config, out: str | None, watch: list[Callback]) -> dict[str, An
                 return run_in(files, config, Several([show, *watch]), stop=on_sigterm())
         except KeyboardInterrupt:
             raise KeyboardInterrupt("the same command goes on from the last checkpoint") from None
-    with Checkpoints(files.root / "checkpoints", owner=identity(config)) as checkpoints:
+    with Checkpoints(files.root / CHECKPOINTS, owner=identity(config)) as checkpoints:
         return measure(config, checkpoints=checkpoints)
 
 

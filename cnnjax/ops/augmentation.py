@@ -174,10 +174,38 @@ def _sharpen(image: jax.Array, factor: jax.Array) -> jax.Array:
     return jnp.clip(_blend((around + image) / 5, image, factor), 0.0, 255.0)
 
 
+def _autocontrast(image: jax.Array) -> jax.Array:
+    """Stretch each channel to 0..255, as PIL.ImageOps.autocontrast does but not truncated."""
+    low = jnp.min(image, axis=(0, 1), keepdims=True)
+    span = jnp.max(image, axis=(0, 1), keepdims=True) - low
+    stretched = (image - low) * 255.0 / jnp.where(span > 0, span, 1.0)
+    return jnp.where(span > 0, jnp.minimum(stretched, 255.0), image)
+
+
+def _equalize(image: jax.Array) -> jax.Array:
+    """Spread each channel's rounded values to equal shares, as PIL.ImageOps.equalize does."""
+    levels = jnp.clip(jnp.round(image), 0, 255).astype(jnp.int32)
+    return jax.vmap(_equalized, in_axes=-1, out_axes=-1)(image, levels)
+
+
+def _equalized(image: jax.Array, levels: jax.Array) -> jax.Array:
+    counts = jnp.zeros(256, jnp.int32).at[levels].add(1)
+    below = jnp.cumsum(counts) - counts
+    # The pixels below the brightest value, in 255 steps; of one value, or too few, all stay.
+    step = below[jnp.max(levels)] // 255
+    table = jnp.clip((step // 2 + below) // jnp.maximum(step, 1), 0, 255)
+    return jnp.where(step > 0, table[levels].astype(image.dtype), image)
+
+
+def _in_full(change: Callable[[jax.Array], jax.Array]) -> Callable[..., jax.Array]:
+    """Return an operation that has no strength: all of the change, but at 0 none."""
+    return lambda image, share: jnp.where(share == 0, image, change(image))
+
+
 _BORDERS = [((1, 1), (0, 0), (0, 0)), ((0, 0), (1, 1), (0, 0))]
 
 # RandAugment's operations on float pixels, of the share of full strength, -1 to 1; each is the
-# identity at 0. Those of the paper that have no strength (autocontrast, equalize) are left out.
+# identity at 0.
 OPERATIONS: Mapping[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "identity": lambda image, share: image,
     "rotate": lambda image, share: _about(image, degrees=30.0 * share),
@@ -190,6 +218,8 @@ OPERATIONS: Mapping[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "sharpness": lambda image, share: _sharpen(image, 1 + 0.9 * share),
     "solarize": lambda image, share: _solarize(image, jnp.abs(share)),
     "posterize": lambda image, share: _posterize(image, jnp.abs(share)),
+    "autocontrast": _in_full(_autocontrast),
+    "equalize": _in_full(_equalize),
 }
 
 

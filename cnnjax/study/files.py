@@ -126,11 +126,17 @@ class Journal:
         self.path = path
         self._written = b""  # all of it, for a store that cannot append
         self._inode: int | None = None
+        self._stale = False
 
-    def start(self) -> None:
-        """Make the file empty, whatever was in it."""
-        write_bytes(self.path, b"")
-        self._written = b""
+    def start(self, *, keep: bool = False) -> None:
+        """Begin the file anew; with `keep` what is in it stays until the first line is written."""
+        old = self.path.read_bytes() if keep and self.path.exists() else b""
+        self._begin(old)
+        self._stale = bool(old)
+
+    def _begin(self, content: bytes) -> None:
+        write_bytes(self.path, content)
+        self._written, self._stale = content, False
         self._inode = None if is_store(self.path) else self.path.stat().st_ino
 
     def append(self, value: Any) -> None:
@@ -144,4 +150,7 @@ class Journal:
             # A file begun anew is another file of the same name: lines of two tries never mix.
             if self._inode not in (None, os.fstat(file.fileno()).st_ino):
                 raise FileExistsError(f"{self.path}: another process has begun this trial anew")
-            file.write(line)
+            if self._stale:
+                self._begin(line)
+            else:
+                file.write(line)

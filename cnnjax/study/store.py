@@ -16,7 +16,10 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,14 +49,19 @@ class TrialFiles:
         self.root = place(root)
         self._journal = Journal(self.root / "metrics.jsonl")
 
-    def start(self, config: Mapping[str, Any], env: Mapping[str, Any]) -> None:
-        """Open the trial afresh: what an interrupted try left behind is dropped."""
+    def start(
+        self, config: Mapping[str, Any], env: Mapping[str, Any], *, goes_on: bool = False
+    ) -> None:
+        """Open the trial afresh: what an interrupted try left behind is dropped.
+
+        goes_on: the trial has checkpoints and tells its lines again; until then the old ones stay.
+        """
         if not is_store(self.root):
             for torn in self.root.glob(".*.tmp"):
                 torn.unlink(missing_ok=True)
         write_json(self.root / "config.json", config)
         write_json(self.root / "env.json", env)
-        self._journal.start()
+        self._journal.start(keep=goes_on)
 
     def save_data(self, about: Mapping[str, Any]) -> None:
         """Write what the trial learns from: {"sha256", "recipe", "splits"}.
@@ -113,20 +121,29 @@ class TrialFiles:
         return result if result is not None and _is_whole(result) else None
 
     def variables(self) -> dict[str, np.ndarray]:
-        """Return what `save_variables` wrote; FileNotFoundError where there is nothing."""
+        """Return what `save_variables` wrote.
+
+        FileNotFoundError where there is nothing, ValueError where it is damaged.
+        """
         path = self.root / "variables.npz"
         if not path.exists():
             raise FileNotFoundError(f"{path}: no trained variables here")
-        with np.load(io.BytesIO(path.read_bytes())) as arrays:
-            return dict(arrays)
+        return _read_arrays(path)
 
     def predictions(self) -> dict[str, np.ndarray] | None:
         """Return what `save_predictions` wrote; None where there is nothing."""
         path = self.root / "predictions.npz"
         if not path.exists():
             return None
+        return _read_arrays(path)
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
         with np.load(io.BytesIO(path.read_bytes())) as arrays:
             return dict(arrays)
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError) as error:
+        raise ValueError(f"{path}: not a whole .npz file ({error})") from None
 
 
 class Store:

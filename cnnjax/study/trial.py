@@ -33,6 +33,7 @@ from cnnjax.train.training import Stopped, train
 from cnnjax.train.watch import NOBODY, Callback
 
 Stop = Callable[[], bool]
+CHECKPOINTS = "checkpoints"  # their directory, in the trial's
 
 
 def run(config: Config, out_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
@@ -80,7 +81,7 @@ def _measured(
         watch.epoch(line)
 
     with Checkpoints(
-        files.root / "checkpoints", owner=identity(config), keep=config.checkpoint_keep
+        files.root / CHECKPOINTS, owner=identity(config), keep=config.checkpoint_keep
     ) as checkpoints:
         return measure(config, on_epoch, files, checkpoints, stop)
 
@@ -88,7 +89,11 @@ def _measured(
 def begin(files: TrialFiles, config: Config, **env: Any) -> None:
     """Open the files of a trial afresh; FileExistsError where they are another one's."""
     refuse_another(files, config)
-    files.start(to_dict(config), describe(threads=config.threads) | env)
+    files.start(
+        to_dict(config),
+        describe(threads=config.threads) | env,
+        goes_on=(files.root / CHECKPOINTS).exists(),
+    )
 
 
 def or_failure(config: Config, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:

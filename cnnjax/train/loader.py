@@ -137,7 +137,7 @@ class Loader:
         stream = whole.to_iter_dataset(options)
         if self._workers:
             how = self._grain.MultiprocessingOptions(self._workers, WAITING)
-            stream = stream.mp_prefetch(how, worker_init_fn=_begin)
+            stream = stream.mp_prefetch(how, worker_init_fn=functools.partial(_begin, os.getpid()))
         return iter(stream)
 
     @property
@@ -161,8 +161,8 @@ class Loader:
         self.close()
 
 
-def _begin(index: int, count: int) -> None:
-    end_with(os.getppid())
+def _begin(owner: int, index: int, count: int) -> None:
+    end_with(owner)  # not with the parent of now: it may have died while this process started
 
 
 def grain() -> Any:

@@ -30,6 +30,16 @@ def test_commas_are_values_and_x_makes_tuples() -> None:
     }
 
 
+def test_a_comma_of_a_name_itself() -> None:
+    given_ = flags(r"--dataset=mnist,folder:/a\,b:size=8", r"--data_dir=/c\,d").given_config()
+    assert given_ == {
+        "dataset": ("mnist", "folder:path=/a,b:size=8"),
+        "data_dir": ("/c,d",),
+    }
+    one = flags("--dataset=folder:/a,b:size=8", "--data_dir=/c,d", sweep=False).given_config()
+    assert one == {"dataset": ("folder:path=/a,b:size=8",), "data_dir": ("/c,d",)}
+
+
 def test_every_field_is_a_flag_with_help(capsys: Capture) -> None:
     assert main(["study", "--help"]) == 0
     text = capsys.readouterr().out

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 from cnnjax.ops import augmentation as aug
 from cnnjax.ops.augmentation import AUGMENTATIONS, MIXINGS, OPERATIONS, parse
@@ -161,13 +163,36 @@ def test_cutout_blackens_one_square() -> None:
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operations_of_randaugment(name: str) -> None:
-    x = images(1)[0].astype(jnp.float32)
+    x = images(1, 30, 20)[0].astype(jnp.float32)
     y = OPERATIONS[name](x, jnp.float32(0.0))
     np.testing.assert_allclose(y, x, atol=1e-3)
     changed = OPERATIONS[name](x, jnp.float32(0.8))
     assert changed.shape == x.shape
     assert np.array_equal(changed, x) == (name == "identity")
     assert changed.min() >= 0 and changed.max() <= 255
+
+
+def pictures_to_stretch() -> Iterator[np.ndarray]:
+    """Of few and of many values, narrow and wide, one constant, one too small to equalize."""
+    rng = np.random.RandomState(0)
+    for low, high, size in ((0, 256, 40), (90, 110, 33), (3, 5, 30), (7, 8, 20), (0, 256, 12)):
+        yield rng.randint(low, high, (size, size + 3, 3)).astype(np.uint8)
+    yield np.clip(rng.normal(120, 30, (50, 40, 3)) * (1, 0.5, 2), 0, 255).astype(np.uint8)
+    yield rng.exponential(20, (23, 29, 3)).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("image", list(pictures_to_stretch()))
+def test_equalize_and_autocontrast_are_pillow_s(image: np.ndarray) -> None:
+    picture, x = Image.fromarray(image), jnp.asarray(image, jnp.float32)
+    for one in (1.0, -0.2):
+        equal = np.asarray(OPERATIONS["equalize"](x, jnp.float32(one)))
+        assert np.array_equal(equal, ImageOps.equalize(picture))
+        # Pillow truncates, at times a whole number that its scale has just missed.
+        ours = np.asarray(OPERATIONS["autocontrast"](x, jnp.float32(one)), np.float64)
+        below = ours - np.asarray(ImageOps.autocontrast(picture), np.float64)
+        assert below.min() > -1e-4 and below.max() < 1 + 1e-4
+    grey = np.asarray(OPERATIONS["equalize"](x[..., :1], jnp.float32(1.0)))[..., 0]
+    assert np.array_equal(grey, ImageOps.equalize(Image.fromarray(image[..., 0])))
 
 
 @pytest.mark.parametrize("name", MIXINGS)

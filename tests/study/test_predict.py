@@ -99,6 +99,7 @@ def mistakes(run: Path, folder: Path) -> list[tuple[list[str], str]]:
         ([str(run), str(folder / "empty")], "no picture in it (.png"),
         ([str(folder), str(folder)], "no trial here"),
         ([str(run), str(folder), "--top=0"], "top"),
+        ([str(run.parent / "torn"), str(folder)], "variables.npz: not a whole .npz file"),
     ]
 
 
@@ -106,6 +107,8 @@ def test_mistakes_are_one_line(
     make_run: MakeRun, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (pictures / "empty").mkdir()
+    torn = make_run(name="torn") / "variables.npz"
+    torn.write_bytes(torn.read_bytes()[:99])
     for words, text in mistakes(make_run(), pictures):
         assert cli.main(["predict", *words]) == 2
         shown = capsys.readouterr()

@@ -236,6 +236,7 @@ def test_a_mistake_is_not_tried_again(capsys: Any) -> None:
         (["--nproc=2"], "expected -- train"),
         (["--nproc=2", "--", "study"], "expected -- train ... after the flags, got study"),
         (["--nproc=0", "--", "train"], "nproc"),
+        (["--nproc=99999", "--", "train"], "nproc: expected at most 16 a core"),
         (["--nproc=2", "more", "--", "train"], "expected flags only before --, got 'more'"),
     ],
 )

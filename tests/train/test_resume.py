@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import random
 import signal
@@ -89,6 +90,30 @@ def test_train_2n_is_train_n_stop_resume_n(calm: Any, tmp_path: Path) -> None:
             run_in(TrialFiles(out), CONFIG, stop=stopping_after(steps))
     run_in(TrialFiles(out), CONFIG)
     assert numbers(out) == calm
+
+
+def test_curves_outlive_a_try_that_tells_nothing(
+    calm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before the checkpoint is read again: the lines so far stay, and are not doubled."""
+    out = tmp_path / "out"
+    with pytest.raises(Stopped):
+        run_in(TrialFiles(out), CONFIG, stop=stopping_after(15))
+    lines = TrialFiles(out).metrics()
+    assert [line["epoch"] for line in lines] == [1, 2]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("cnnjax.data.load", interrupted)
+        run_in(TrialFiles(out), CONFIG)
+    assert TrialFiles(out).metrics() == lines
+    with (out / "metrics.jsonl").open("a") as file:  # of an epoch after the checkpoint, and torn
+        file.write(json.dumps(lines[-1] | {"epoch": 3}) + '\n{"epoch": 4, "lo')
+    run_in(TrialFiles(out), CONFIG)
+    assert numbers(out) == calm
+    assert TrialFiles(out).metrics()[:2] == lines
+
+
+def interrupted(*_: Any) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.slow
@@ -243,13 +268,15 @@ def test_sigterm_saves_and_says_resumable(calm: Any, tmp_path: Path) -> None:
         (["--microbatches=3"], "batch_size: expected a multiple of 3"),
         (["--unit=epoch", "--parallel=pmap"], "unit: expected step with pmap, got 'epoch'"),
         (["--lr=-1"], "lr: expected a number from 0.0 to 1e+38, got -1"),
-        (["--epochs=0"], "epochs: expected an integer >= 1"),
+        (["--epochs=0"], "epochs: expected an integer from 1 to 1000000, got 0"),
         (["--coordinator=localhost:99"], "expected all three or none"),
         (["--threads=100000"], "threads: expected an integer from 1 to 1024, got 100000"),
         (["--out="], "out: expected a directory, got ''"),
         (["--lr=nan"], "lr: expected a number from 0.0 to 1e+38, got nan"),
         (["--lr=1e39"], "lr: expected a number from 0.0 to 1e+38, got 1e+39"),
         (["--profile=/dev/null/x"], "Not a directory: '/dev/null/x'"),
+        (["--epochs=9999999999"], "epochs: expected an integer from 1 to 1000000"),
+        (["--train_shift=9999999999"], "train_shift: expected an integer from 0 to 4096"),
         (["--epochs=1.5"], "epochs: expected int, got '1.5'"),
         (["--seed=-1"], "seed: expected an integer from 0"),
     ],

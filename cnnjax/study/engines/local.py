@@ -24,6 +24,7 @@ from cnnjax.train.lifeline import end_with
 
 # A worker is a process with its own JAX: hundreds of MB.
 MOST_WORKERS_A_CORE = 16
+GOODBYE_SECONDS = 5.0
 
 
 @dataclass
@@ -54,7 +55,7 @@ def run(jobs: Sequence[Job], work: Work, resources: Resources) -> Iterator[Event
                 yield from _receive(worker, pool, queue)
     finally:
         for worker in pool:
-            worker.process.kill()  # all of them before the first is waited for
+            _let_go(worker)  # all of them before the first is waited for
         for worker in pool:
             _stop(worker)
 
@@ -96,9 +97,8 @@ def _assign(pool: list[Worker], queue: Queue, work: Work, workers: int) -> None:
 def _start(threads: int, work: Work, *, shared: bool) -> Worker:
     context = multiprocessing.get_context("spawn")
     pipe, far_end = context.Pipe()
-    process = context.Process(
-        target=_serve, args=(far_end, work, threads, shared, os.getpid()), daemon=True
-    )
+    # No daemon: those may have no processes of their own, and a trial's images may be read by some.
+    process = context.Process(target=_serve, args=(far_end, work, threads, shared, os.getpid()))
     # Blocked signals are inherited: Ctrl-C reaches no worker, not even one that is still starting.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -131,8 +131,15 @@ def _bury(worker: Worker, pool: list[Worker], queue: Queue) -> Iterator[Event]:
         yield from queue.crashed(worker.job, reason)
 
 
+def _let_go(worker: Worker) -> None:
+    worker.pipe.close()  # an idle worker ends at that, and tidies up
+    if worker.job is not None:
+        worker.process.kill()
+
+
 def _stop(worker: Worker) -> None:
-    worker.pipe.close()
+    _let_go(worker)
+    worker.process.join(GOODBYE_SECONDS)
     worker.process.kill()
     worker.process.join()
 

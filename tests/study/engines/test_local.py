@@ -46,6 +46,12 @@ def test_every_job_ends_once_and_workers_are_used_again(job: MakeJob, tmp_path: 
     assert not any(map(is_running, workers))
 
 
+def test_a_worker_may_have_processes_of_its_own(job: MakeJob) -> None:
+    """Such as those that read pictures for it."""
+    events = list(run([job("a", "child")], made_up.work, Resources(workers=1)))
+    assert ends(events) == [("a", "done")], events[-1].body
+
+
 def test_a_worker_has_its_own_threads_and_no_jax(job: MakeJob) -> None:
     jobs = [job("a", "done"), job("b", "done", threads=2), job("c", "done")]
     seen = {e.trial_id: e.body for e in run(jobs, made_up.work, Resources(workers=1))}
