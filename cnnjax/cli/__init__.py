@@ -13,7 +13,7 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from absl.flags import Error as FlagError
 
@@ -48,9 +48,18 @@ def main(words: Sequence[str]) -> int:
         print(overview())
         return 0
     name, rest = words[0], list(words[1:])
-    try:
+
+    def run() -> int:
         spec.find(VERBS, name, "command")
         return importlib.import_module(f"cnnjax.cli.{name}").main(rest)
+
+    return answer(name, run)
+
+
+def answer(name: str, run: Callable[[], int]) -> int:
+    """Run a command; an error becomes one line on stderr and an exit status."""
+    try:
+        return run()
     except KeyboardInterrupt as interrupt:
         complain(name, f"interrupted. {interrupt}".strip())
         return INTERRUPTED
