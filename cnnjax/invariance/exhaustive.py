@@ -258,7 +258,7 @@ def prove(
     """Raise NotDense unless the phases of `sample` (n, H, W, C) are what rolling it gives."""
     size = pads.spatial_size(sample)
     drawn = np.random.default_rng(0).integers(0, size, (5, 2))
-    offsets = np.concatenate([[(0, 0), (1, 0), (0, 1)], drawn])
+    offsets = np.concatenate([[(0, 0), (1, 0), (0, 1)], drawn]) % size
     call = moved.InEvaluation(net)
     rolled = moved.shift_logits(call, sample, offsets, variables=variables, memory=memory)
     found = _all_shifts(phases, size)[:, offsets[:, 0] * size[1] + offsets[:, 1]]

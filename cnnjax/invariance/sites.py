@@ -166,8 +166,9 @@ def pair(value: Any) -> Size:
 
 
 def name(module: nn.Module) -> str:
-    """Return where a module stands in its net."""
-    return "/".join(module.path) or type(module).__name__
+    """Return where a module stands in its net; its type where it is the net, or in none."""
+    path = module.path if module.scope is not None else ()
+    return "/".join(path) or type(module).__name__
 
 
 def _kind(module: Any) -> str:
