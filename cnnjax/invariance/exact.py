@@ -126,7 +126,7 @@ class Audit:
             return call(*args, **kwargs)
         if array.ndim == 4:
             self.vector = None
-        elif self.vector is None:
+        elif array.ndim == 2 and self.vector is None:
             self.vector = array
         result = _folded(call, args, kwargs, module)
         y = result[0] if isinstance(result, tuple) else result
