@@ -275,6 +275,7 @@ def test_a_transposed_convolution_makes_the_stride_smaller():
         @nn.compact
         def __call__(self, x, train=False):
             x = nn.ConvTranspose(3, (4, 4), strides=(2, 2), padding=self.padding)(x)
+            x = nn.Conv(3, (3, 3), padding=self.padding)(nn.relu(x))
             return jnp.sum(nn.relu(x), axis=(1, 2))
 
         padding: str = "CIRCULAR"
