@@ -16,7 +16,7 @@ import select
 import sys
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl.flags import Error as FlagError
@@ -67,9 +67,18 @@ def _run(words: Sequence[str]) -> int:
         print(overview())
         return 0
     name, rest = words[0], list(words[1:])
-    try:
+
+    def run() -> int:
         spec.find(VERBS, name, "command")
         return importlib.import_module(f"cnnjax.cli.{name}").main(rest)
+
+    return answer(name, run)
+
+
+def answer(name: str, run: Callable[[], int]) -> int:
+    """Run a command; an error becomes one line on stderr and an exit status."""
+    try:
+        return run()
     except BrokenPipeError:
         raise
     except KeyboardInterrupt as interrupt:

@@ -26,26 +26,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnjax.invariance.exhaustive import is_conv, is_pool, name
-from cnnjax.invariance.logits import InEvaluation
-from cnnjax.ops import local
+from cnnjax.invariance.logits import InEvaluation, OfNet
+from cnnjax.invariance.sites import is_pool, name, stages
+from cnnjax.layers.heads import Attention, FixedHead
+from cnnjax.ops import heads, local
+from cnnjax.ops.windows import wide
 
 NORMS = (nn.BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm, nn.RMSNorm)
+EXACT_HEADS = (heads.gap, heads.gmp, heads.gap_gmp, heads.topk_mean, heads.flatten)
 TOO_MANY = 999.0
 
 
-@dataclass(frozen=True)
-class Twin:
+class Twin(OfNet):
     """net in exact arithmetic; each row ends in the bits it needed and the module that needed most.
 
-    `paths` names the modules by that number.
+    `paths` names the modules by that number. Products use the whole format, on accelerators
+    too; vectors of fewer bits than float32 are widened, as `culprit` may be any whole number.
     """
-
-    net: nn.Module
 
     def __call__(self, variables: Any, x: jax.Array) -> jax.Array:
         audit, y = self.run(variables, x)
         vector = (y if audit.vector is None else audit.vector).reshape(x.shape[0], -1)
+        vector = wide(vector)
         worst = jnp.stack([bits for _, bits in audit.bits], axis=-1)
         culprit = jnp.argmax(worst, axis=-1, keepdims=True)
         tail = jnp.concatenate([jnp.max(worst, axis=-1, keepdims=True), culprit], axis=-1)
@@ -53,7 +55,7 @@ class Twin:
 
     def run(self, variables: Any, x: jax.Array) -> tuple[Audit, Any]:
         audit = Audit()
-        with nn.intercept_methods(audit):
+        with nn.intercept_methods(audit), jax.default_matmul_precision("highest"):
             y = InEvaluation(self.net)(variables, x)
         audit.note_head(x)
         return audit, y
@@ -68,6 +70,12 @@ class Twin:
 
         jax.eval_shape(run, variables, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
         return [path for path, _ in audits[0].bits]
+
+    def last_map(self, variables: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return the last map (N, H', W', C) and the bits (N,) that it needed."""
+        audit, _ = self.run(variables, x)
+        last = x if audit.last is None else audit.last
+        return last, jnp.max(jnp.stack([bits for _, bits in audit.bits]), axis=0)
 
 
 def split(found: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -118,12 +126,13 @@ class Audit:
             return call(*args, **kwargs)
         if array.ndim == 4:
             self.vector = None
-        elif self.vector is None:
+        elif array.ndim == 2 and self.vector is None:
             self.vector = array
         result = _folded(call, args, kwargs, module)
         y = result[0] if isinstance(result, tuple) else result
         if array.ndim == 4:
-            self.bits.append((name(module), _needed(module, array, y)))
+            bits = _needed(module, array, y)
+            self.bits.append((name(module), bits + TOO_MANY if _rounds(module) else bits))
             if y.ndim == 2 and self.vector is None:
                 self.vector = y
             if y.ndim == 4:
@@ -136,6 +145,13 @@ class Audit:
         low, high = _range(last)
         needed = high - low + float(np.log2(last.shape[1] * last.shape[2]))
         self.bits.append(("head", _within(needed, last.dtype)))
+
+
+def _rounds(module: Any) -> bool:
+    """True for our heads whose sums are not of integers: their rounding moves with the image."""
+    if isinstance(module, FixedHead):
+        return module.function not in EXACT_HEADS
+    return isinstance(module, Attention)
 
 
 def _folded(call: Callable[..., Any], args: Any, kwargs: Any, module: Any) -> Any:
@@ -160,18 +176,25 @@ def _per_channel(module: Any) -> bool:
 def _needed(module: Any, x: jax.Array, y: jax.Array) -> jax.Array:
     """Bits (batch,) of the widest partial sum; TOO_MANY where the output's format has fewer."""
     low, high = _range(x)
-    reach = jnp.zeros(())
-    if is_conv(module) and "params" in module.variables:
-        kernel = jnp.abs(module.variables["params"]["kernel"])
-        reach = jnp.log2(jnp.max(jnp.sum(kernel, axis=(0, 1, 2))) + 2.0)
-    elif is_pool(module):
-        window = module.window or (1, 1)
-        order = getattr(module, "arguments", {}).get("filter_size", 3)
-        blur = 2 * (order - 1) if "blur" in module.method else 0
-        reach = reach + float(np.log2(window[0] * window[1])) + blur
-    inside = high - low + reach
+    inside = high - low + _reach(module)
     low_y, high_y = _range(y) if y.ndim == 4 else (low, high)
     return _within(jnp.maximum(inside, high_y - low_y), y.dtype)
+
+
+def _reach(module: Any) -> Any:
+    """Return by how many bits a module's sums may exceed its largest input."""
+    kernel = module.variables.get("params", {}).get("kernel")
+    if kernel is not None and not is_pool(module):
+        # A transposed kernel has its outputs on the last axis but one.
+        outputs = -2 if getattr(module, "transpose_kernel", False) else -1
+        axes = tuple(axis for axis in range(kernel.ndim) if axis != kernel.ndim + outputs)
+        return jnp.log2(jnp.max(jnp.sum(jnp.abs(kernel), axis=axes)) + 2.0)
+    if is_pool(module):
+        chain = stages(module)
+        # Binomial taps of order n - 1 along both axes.
+        blur = 2 * (chain[-1][0][0] - 1) if len(chain) > 1 else 0
+        return float(np.log2(np.prod(chain[0][0]))) + blur
+    return 0.0
 
 
 def _within(needed: jax.Array, dtype: Any) -> jax.Array:

@@ -22,6 +22,7 @@ shuffled pixels, rolled and run; where these disagree the loop decides.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -30,15 +31,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.core import FrozenDict
 
 from cnnjax.invariance import logits as moved
+from cnnjax.invariance import sites
+from cnnjax.invariance.sites import Site, Size
 from cnnjax.layers.pooling import POOLS
+from cnnjax.ops import heads
 from cnnjax.ops import padding as pads
 from cnnjax.ops import shifts as moves
 from cnnjax.ops.windows import wide
 
 AGREE = 1e-4
-Size = tuple[int, int]
 
 
 class Exhaustive(NamedTuple):
@@ -56,8 +60,9 @@ def exhaustive_logits(
     """Return the logits (N, H*W, classes) of x (N, H, W, C) at all circular shifts.
 
     Row-major: row r belongs to roll(x, divmod(r, W)). Equal to rolling and running every shift, bit
-    for bit where the net's arithmetic is exact, else to rounding; float32 or wider. `net` is called
-    net.apply(variables, x, train=False); memory, batch_size and errors as in `shift_logits`.
+    for bit where the net's arithmetic is exact, else to rounding; float32 or wider. `net` is told
+    not to train by whatever name it has for that; memory, batch_size and errors as in
+    `shift_logits`.
     """
     return exhaustive(net, variables, x, memory=memory, batch_size=batch_size).logits
 
@@ -66,44 +71,51 @@ def exhaustive(
     net: nn.Module, variables: Any, x: Any, *, memory: int = moved.MEMORY, batch_size: int = 256
 ) -> Exhaustive:
     """Return `exhaustive_logits` with the route ("dense", "one pass" or "loop") and its reason."""
-    x = moved.images(x)
-    size = pads.spatial_size(x)
     try:
-        lattice, selects = plan(net, variables, x.shape)
-        # The image of shuffled pixels goes through with the others: one compilation for both.
-        tried = jnp.concatenate([x, _shuffled(x)])
-        phases = _dense_logits(net, variables, tried, lattice, memory=memory, batch_size=batch_size)
-        prove(net, variables, tried[np.array([0, -1])], phases[:, :, [0, -1]], memory=memory)
-        phases = phases[:, :, :-1]
+        return dense(net, variables, x, memory=memory, batch_size=batch_size)
     except NotDense as refusal:
+        x = moved.images(x)
         call = moved.InEvaluation(net)
         found = moved.shift_logits(
             call, x, variables=variables, memory=memory, batch_size=batch_size
         )
-        return Exhaustive(found, "loop", str(refusal), size)
+        return Exhaustive(found, "loop", str(refusal), pads.spatial_size(x))
+
+
+def dense(
+    net: nn.Module, variables: Any, x: Any, *, memory: int = moved.MEMORY, batch_size: int = 256
+) -> Exhaustive:
+    """Return `exhaustive` by its dense pass; raises NotDense, with why, where it would loop."""
+    x = moved.images(x)
+    size = pads.spatial_size(x)
+    lattice, selects = plan(net, variables, x.shape)
+    # The image of shuffled pixels goes through with the others: one compilation for both.
+    tried = jnp.concatenate([x, _shuffled(x)])
+    phases = _dense_logits(net, variables, tried, lattice, memory=memory, batch_size=batch_size)
+    prove(net, variables, tried[np.array([0, -1])], phases[:, :, [0, -1]], memory=memory)
     route = "one pass" if selects and lattice == (1, 1) else "dense"
-    found = moved.finite(_all_shifts(phases, size), moves.all_offsets(size))
+    found = moved.finite(_all_shifts(phases[:, :, :-1], size), moves.all_offsets(size))
     return Exhaustive(found, route, "agrees with rolling on a sample", lattice)
 
 
 def plan(net: nn.Module, variables: Any, shape: tuple[int, ...]) -> tuple[Size, bool]:
     """Return the lattice of phases that a dense pass visits and whether any site selects.
 
-    Nothing is computed. Raises NotDense where a site has no stride-1 form or is not circular.
+    Nothing is computed. Raises NotDense where a site has no stride-1 form or is not circular, where
+    the head sees the place, and where maps or vectors of different phases meet.
     """
     phases = Phases()
-    image = jax.ShapeDtypeStruct((1, *shape[1:]), jnp.float32)
-    jax.eval_shape(functools.partial(_dense_pass, net, phases), variables, image)
-    return phases.lattice, phases.selects
-
-
-def has_dense_pass(net: nn.Module, variables: Any, shape: tuple[int, ...]) -> bool:
-    """Return whether images (N, H, W, C) of this shape take the "dense" or "one pass" route."""
+    # Three images: maps of one would spread to those of all phases without a word.
+    image = jax.ShapeDtypeStruct((3, *shape[1:]), jnp.float32)
     try:
-        plan(net, variables, shape)
-    except NotDense:
-        return False
-    return True
+        found = jax.eval_shape(functools.partial(_dense_pass, net, phases), variables, image)
+    except (TypeError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise NotDense(f"maps of different phases do not fit together: {first}") from error
+    distinct = phases.lattice[0] * phases.lattice[1]
+    if found.shape[0] != 3 * distinct:
+        raise NotDense(f"expected {distinct} rows of logits an image, got shape {found.shape} of 3")
+    return phases.lattice, phases.selects
 
 
 class NotDense(Exception):
@@ -121,54 +133,83 @@ class Phases:
     lattice: Size = (1, 1)
     selects: bool = False
     seen: dict[tuple[int, ...], Size] = field(default_factory=dict)
+    last: tuple[int, ...] | None = None
+    inside: bool = False
 
     def __call__(self, call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         module = context.module
-        if context.method_name != "__call__" or not args or np.ndim(args[0]) != 4:
+        if context.method_name != "__call__" or not args or self.inside:
+            return call(*args, **kwargs)
+        if np.ndim(args[0]) == 2:
+            self.refuse_places(args[0].shape[-1], module)
+        if np.ndim(args[0]) != 4:
             return call(*args, **kwargs)
         if not self.seen:
             self.seen[args[0].shape[:3]] = (1, 1)
-        if is_pool(module):
+        y = self.map(call, args, kwargs, module)
+        first = y[0] if isinstance(y, tuple) else y
+        if np.ndim(first) == 4:
+            self.last = first.shape[1:]
+        return y
+
+    def map(self, call: Callable[..., Any], args: Any, kwargs: Any, module: Any) -> Any:
+        if sites.is_pool(module):
             return self.pool(call, args, kwargs, module)
-        if is_conv(module):
+        if sites.is_conv(module):
             return self.convolve(call, args, kwargs, module)
+        if getattr(module, "function", None) is heads.flatten:
+            self.last = args[0].shape[1:]
+            self.refuse_places(math.prod(self.last), module)
         return call(*args, **kwargs)
 
+    def refuse_places(self, features: int, module: Any) -> None:
+        """Raise where the first vector after a map holds every place of it."""
+        last, self.last = self.last, None
+        if last and features == math.prod(last) and math.prod(last[:2]) > 1:
+            raise NotDense(f"{sites.name(module)}: a flatten head sees the place")
+
     def pool(self, call: Callable[..., Any], args: Any, kwargs: Any, module: Any) -> Any:
-        x = args[0]
-        if POOLS[module.method].equivariance == "P2":
+        x, card = args[0], POOLS[module.method]
+        if card.equivariance == "P2":
             y = call(*args, **kwargs)
             self.selects = True
             self.note((y[0] if isinstance(y, tuple) else y).shape, self.lattice_of(x, module))
             return y
-        if module.padding not in (None, "CIRCULAR", "VALID"):
-            raise NotDense(f"{name(module)}: padding {module.padding!r} is not circular")
-        if module.dense is None:
-            raise NotDense(f"{name(module)}: pool {module.method!r} has no stride-1 form")
-        return self.split(module.dense(_wrapped(x, module), **kwargs), x, module.stride, module)
+        if not card.has_dense:
+            raise NotDense(f"{sites.name(module)}: pool {module.method!r} has no stride-1 form")
+        site = circular_site(module, x)
+        if site.wraps:
+            return self.split(module.dense(x, **kwargs), x, site)
+        y = valid_pool(module).apply(
+            module.variables, wrapped(x, site.window), method="dense", **kwargs
+        )
+        return self.split(y, x, site)
 
     def convolve(self, call: Callable[..., Any], args: Any, kwargs: Any, module: Any) -> Any:
-        window, stride = pair(module.kernel_size), pair(module.strides)
-        if module.padding != "CIRCULAR" and window != (1, 1):
-            raise NotDense(f"{name(module)}: padding {module.padding!r} is not circular")
-        if stride == (1, 1):
-            return call(*args, **kwargs)
-        dense = module.clone(strides=(1, 1), parent=None, name=None)
-        y = dense.apply(module.variables, *args, **kwargs)
-        return self.split(y, args[0], stride, module)
+        x = args[0]
+        site = circular_site(module, x)
+        if site.stride == (1, 1):
+            y = call(*args, **kwargs)
+            self.note(y.shape, self.lattice_of(x, module))
+            return y
+        own: dict[str, Any] = {"strides": (1, 1), "parent": None, "name": None}
+        if not site.wraps:
+            x, own["padding"] = wrapped(x, site.window), "VALID"
+        self.inside = True  # the stride-1 form is a call of its own
+        y = module.clone(**own).apply(module.variables, x, *args[1:], **kwargs)
+        self.inside = False
+        return self.split(y, args[0], site)
 
-    def split(self, y: jax.Array, x: jax.Array, stride: Size, module: Any) -> jax.Array:
+    def split(self, y: jax.Array, x: jax.Array, site: Site) -> jax.Array:
         """Move the phases of the dense map y into the batch."""
-        rows, columns = self.lattice_of(x, module)
-        (down, across), (height, width) = stride, y.shape[1:3]
-        if y.shape[1:3] != x.shape[1:3] or height % down or width % across:
-            raise NotDense(
-                f"{name(module)}: stride {stride} does not divide the map {x.shape[1:3]}"
-            )
-        if stride == (1, 1):
+        rows, columns = self.lattice_at(x, site.path)
+        (down, across), (height, width) = site.stride, y.shape[1:3]
+        if y.shape[1:3] != x.shape[1:3]:
+            raise NotDense(f"{site.path}: takes {x.shape[1:3]} to {y.shape[1:3]} at stride 1")
+        if site.stride == (1, 1):
             return y
         if self.selects:
-            raise NotDense(f"{name(module)}: a plain stride after one that selects its phase")
+            raise NotDense(f"{site.path}: a plain stride after one that selects its phase")
         y = y.reshape(rows, columns, -1, height // down, down, width // across, across, y.shape[-1])
         y = y.transpose(4, 0, 6, 1, 2, 3, 5, 7)
         y = y.reshape(-1, height // down, width // across, y.shape[-1])
@@ -176,14 +217,39 @@ class Phases:
         return y
 
     def lattice_of(self, x: jax.Array, module: Any) -> Size:
+        return self.lattice_at(x, sites.name(module))
+
+    def lattice_at(self, x: jax.Array, path: str) -> Size:
         if x.shape[:3] not in self.seen:
-            raise NotDense(f"{name(module)}: the map {x.shape[1:3]} comes from an unknown stride")
+            raise NotDense(f"{path}: the map {x.shape[1:3]} comes from an unknown stride")
         return self.seen[x.shape[:3]]
 
     def note(self, shape: tuple[int, ...], lattice: Size) -> None:
         if self.seen.setdefault(shape[:3], lattice) != lattice:
             raise NotDense(f"two maps of shape {shape[:3]} stand for different phases")
-        self.lattice = max(self.lattice, lattice)
+        self.lattice = (max(self.lattice[0], lattice[0]), max(self.lattice[1], lattice[1]))
+
+
+def circular_site(module: Any, x: jax.Array) -> Site:
+    """Return the site that module is on x; NotDense where a roll of x does not roll its output."""
+    site = sites.read(module, (x.shape[1], x.shape[2]))
+    if site.flaw:
+        raise NotDense(f"{site.path}: {site.flaw}")
+    return site
+
+
+def valid_pool(module: Any) -> Any:
+    """Return the pool, unbound, with its padding left out."""
+    own: dict[str, Any] = {"parent": None, "name": None}
+    if hasattr(module, "arguments"):
+        arguments: Any = FrozenDict({**module.arguments, "padding": "VALID"})
+        return module.clone(arguments=arguments, **own)
+    return module.clone(padding="VALID", **own)
+
+
+def wrapped(x: jax.Array, window: Size) -> jax.Array:
+    """Extend x so that VALID windows at stride 1 give a map of its size."""
+    return jnp.pad(x, ((0, 0), (0, window[0] - 1), (0, window[1] - 1), (0, 0)), mode="wrap")
 
 
 def prove(
@@ -192,7 +258,7 @@ def prove(
     """Raise NotDense unless the phases of `sample` (n, H, W, C) are what rolling it gives."""
     size = pads.spatial_size(sample)
     drawn = np.random.default_rng(0).integers(0, size, (5, 2))
-    offsets = np.concatenate([[(0, 0), (1, 0), (0, 1)], drawn])
+    offsets = np.concatenate([[(0, 0), (1, 0), (0, 1)], drawn]) % size
     call = moved.InEvaluation(net)
     rolled = moved.shift_logits(call, sample, offsets, variables=variables, memory=memory)
     found = _all_shifts(phases, size)[:, offsets[:, 0] * size[1] + offsets[:, 1]]
@@ -208,37 +274,14 @@ def _shuffled(x: jax.Array) -> jax.Array:
     return jnp.asarray(drawn.reshape(x[:1].shape))
 
 
-def is_pool(module: Any) -> bool:
-    """True for the modules of `cnnjax.Pool`."""
-    return getattr(module, "method", None) in POOLS and hasattr(module, "dense")
-
-
-def is_conv(module: Any) -> bool:
-    """True for flax.linen.Conv and for modules with its fields."""
-    fields = ("kernel_size", "strides", "padding", "features")
-    return all(hasattr(module, name) for name in fields)
-
-
-def pair(value: Any) -> Size:
-    """Return a module's kernel size or strides as (rows, columns); None means 1."""
-    if value is None:
-        return (1, 1)
-    return pads.pair(tuple(value) if np.ndim(value) else value, "strides")
-
-
-def name(module: nn.Module) -> str:
-    """Return where a module stands in its net."""
-    return "/".join(module.path) or type(module).__name__
-
-
 def _dense_pass(net: nn.Module, phases: Phases, variables: Any, x: jax.Array) -> Any:
     with nn.intercept_methods(phases):
-        return moved.InEvaluation(net)(variables, x)
+        return moved.vectors(moved.InEvaluation(net)(variables, x), "net")
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _run(net: nn.Module, variables: Any, x: jax.Array) -> jax.Array:
-    return wide(_dense_pass(net, Phases(), variables, x))
+def _run(call: moved.OfNet, variables: Any, x: jax.Array) -> jax.Array:
+    return wide(_dense_pass(call.net, Phases(), variables, x))
 
 
 def _dense_logits(
@@ -246,12 +289,9 @@ def _dense_logits(
 ) -> np.ndarray:
     """Return (row phases, column phases, N, classes)."""
     distinct = lattice[0] * lattice[1]
-    call = functools.partial(_run, net, variables)
+    call = functools.partial(_run, moved.InEvaluation(net), variables)
     one = jax.eval_shape(call, x[:1])
-    shape = one.shape
-    if len(shape) != 2 or shape[0] != distinct:
-        raise NotDense(f"expected {distinct} rows of logits from one image, got shape {shape}")
-    result = one.dtype.itemsize * len(x) * x.shape[1] * x.shape[2] * shape[1]
+    result = one.dtype.itemsize * len(x) * x.shape[1] * x.shape[2] * one.shape[1]
     most = min(len(x), max(1, batch_size // distinct))
     row = moved.row_bytes(functools.partial(call, x[:1]))
     rows = moved.within_memory(memory, result=result, row=row, most=most)
@@ -266,14 +306,3 @@ def _all_shifts(phases: np.ndarray, size: Size) -> np.ndarray:
     # Keeping phase p is what shifting the input by -p does.
     rows, columns = (-moves.all_offsets(size) % np.asarray(phases.shape[:2])).T
     return phases[rows, columns].transpose(1, 0, 2)
-
-
-def _wrapped(x: jax.Array, module: Any) -> jax.Array:
-    """Extend x so that a VALID pool, made dense, is as large as x; NotDense where it sees less."""
-    if module.padding != "VALID":
-        return x
-    dense = jax.eval_shape(lambda y: module.clone(parent=None, name=None).dense(y), x)
-    lost = [before - after for before, after in zip(x.shape[1:3], dense.shape[1:3], strict=True)]
-    if any(more >= stride for more, stride in zip(lost, module.stride, strict=True) if more):
-        raise NotDense(f"{name(module)}: VALID windows overlap, so the border is left out")
-    return jnp.pad(x, ((0, 0), (0, lost[0]), (0, lost[1]), (0, 0)), mode="wrap")

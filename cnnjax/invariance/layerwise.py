@@ -11,6 +11,7 @@ Maps are what modules return (Flax's `capture_intermediates`), in the order they
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +20,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnjax.invariance.exhaustive import is_conv, is_pool, name, pair
-from cnnjax.invariance.logits import InEvaluation, images
+from cnnjax.invariance.logits import InEvaluation, images, one_line_errors, told
+from cnnjax.invariance.sites import is_conv, is_pool, is_site, is_transposed, name, pair
+from cnnjax.layers.pooling import POOLS
 from cnnjax.ops import shifts as moves
 
 BREAKS = 1e-4
@@ -116,21 +118,39 @@ def _distance_up_to_roll(a: np.ndarray, b: np.ndarray) -> float:
 
 def tie_count(net: nn.Module, variables: Any, x: Any) -> int:
     """Return how many tied phases the polyphase sites of net met on x."""
-    return int(sum(np.sum(v) for v in _sown(net, variables, x, "ties").values()))
+    return int(sum(np.sum(v) for calls in _sown(net, variables, x, "ties").values() for v in calls))
 
 
 def phase_histograms(net: nn.Module, variables: Any, x: Any) -> dict[str, np.ndarray]:
     """Return how often each phase (row-major, sh * sw of them) was kept, by polyphase site."""
-    phases = _sown(net, variables, x, "phase")
-    return {path: np.bincount(np.asarray(value).ravel()) for path, value in phases.items()}
+    strides: dict[str, tuple[int, int]] = {}
+
+    def note(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+        if is_pool(context.module):
+            strides[name(context.module)] = pair(context.module.stride)
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        phases = _sown(net, variables, x, "phase")
+    return {
+        path: np.bincount(np.concatenate(kept), minlength=math.prod(strides[path]))
+        for path, kept in phases.items()
+    }
 
 
-def _sown(net: nn.Module, variables: Any, x: Any, key: str) -> dict[str, Any]:
-    run = jax.jit(functools.partial(net.apply, train=False, mutable=["intermediates"]))
-    _, state = run(variables, images(x))
-    found = jax.tree_util.tree_leaves_with_path(state.get("intermediates", {}))
-    paths = [([getattr(k, "key", None) for k in path], leaf) for path, leaf in found]
-    return {"/".join(map(str, p[: p.index(key)])): leaf for p, leaf in paths if key in p}
+def _sown(net: nn.Module, variables: Any, x: Any, key: str) -> dict[str, list[np.ndarray]]:
+    """Return what each module sowed under `key`, call by call, as vectors."""
+    apply: Any = net.apply
+    run = jax.jit(functools.partial(apply, mutable=["intermediates"], **told(net)))
+    with one_line_errors():
+        _, state = run(variables, images(x))
+    found: dict[str, list[np.ndarray]] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state.get("intermediates", {})):
+        keys = [getattr(k, "key", None) for k in path]
+        if key in keys:
+            own = found.setdefault("/".join(map(str, keys[: keys.index(key)])), [])
+            own.append(np.asarray(leaf).ravel())
+    return found
 
 
 def downsampling(net: nn.Module, variables: Any, x: Any) -> dict[str, dict[str, float]]:
@@ -144,9 +164,9 @@ def downsampling(net: nn.Module, variables: Any, x: Any) -> dict[str, dict[str, 
 
     def note(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         result, module = call(*args, **kwargs), context.module
-        known = context.method_name == "__call__" and (is_pool(module) or is_conv(module))
-        if known and args[0].ndim == 4:
-            stride = module.stride if is_pool(module) else pair(module.strides)
+        known = context.method_name == "__call__" and is_site(module)
+        if known and args and args[0].ndim == 4 and not is_transposed(module):
+            stride = pair(module.stride if is_pool(module) else module.strides)
             if stride != (1, 1):
                 y = result[0] if isinstance(result, tuple) else result
                 dense = _before_sampling(module, args[0])
@@ -165,7 +185,7 @@ def _before_sampling(module: Any, x: jax.Array) -> jax.Array:
     if is_conv(module):
         dense = module.clone(strides=(1, 1), parent=None, name=None)
         return dense.apply(module.variables, x)
-    if module.dense is None or module.padding == "SAME":
+    if not POOLS[module.method].has_dense or module.padding == "SAME":
         return x
     return module.dense(x)
 

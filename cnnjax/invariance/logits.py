@@ -11,10 +11,11 @@ exist all at once.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import inspect
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.errors
@@ -33,21 +34,81 @@ MEMORY = 1 << 30
 SAME_ROW = 1e-2
 
 
-@dataclass(frozen=True)
-class InEvaluation:
-    """net as (variables, images) -> logits; equal for equal nets, so they share a compilation."""
+class OfNet:
+    """A function of a net; equal for equal nets, so that they share a compilation.
 
-    net: nn.Module
+    A net that cannot be hashed, one with a list among its fields, equals itself alone.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        self.net = net
+        try:
+            self._hash, self._alone = hash((type(self), net)), False
+        except TypeError:
+            self._hash, self._alone = id(net), True
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other) or not isinstance(other, OfNet):
+            return False
+        alone = self._alone or other._alone
+        return self.net is other.net if alone else bool(self.net == other.net)
+
+
+class InEvaluation(OfNet):
+    """net as (variables, images) -> logits, told by the names of its arguments not to train."""
 
     def __call__(self, variables: Any, x: jax.Array) -> Any:
-        try:
-            return self.net.apply(variables, x, train=False)
-        except flax.errors.ModifyScopeVariableError as error:
-            # One line for the user; Flax's own message is about scopes.
-            raise ValueError(
-                "net: writes its variables at train=False (batch norm in training mode?); "
-                "allowed: a net that only reads them in evaluation"
-            ) from error
+        with one_line_errors():
+            apply: Any = self.net.apply
+            return apply(variables, x, **told(self.net))
+
+
+# What a net may call the argument that says whether it trains, and its value where it does not.
+TOLD: Mapping[str, bool] = {
+    "train": False,
+    "training": False,
+    "is_training": False,
+    "deterministic": True,
+    "use_running_average": True,
+}
+
+
+def told(net: nn.Module) -> dict[str, bool]:
+    """Return the keywords that put a call of net in evaluation; none where it takes none."""
+    own = inspect.signature(type(net).__call__).parameters
+    return {key: value for key, value in TOLD.items() if key in own}
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn Flax's errors, which speak of scopes, into a ValueError of one line."""
+    try:
+        yield
+    except flax.errors.ModifyScopeVariableError as error:
+        raise ValueError(
+            "net: writes its variables in evaluation (batch norm in training mode?); "
+            "allowed: a net that only reads them there"
+        ) from error
+    except flax.errors.InvalidRngError as error:
+        raise ValueError(
+            "net: draws random numbers in evaluation (dropout left on?); allowed: none there"
+        ) from error
+    except flax.errors.FlaxError as error:
+        raise ValueError(f"net: {str(error).splitlines()[0].split(' (https')[0]}") from error
+
+
+def vectors(found: Any, where: str = "apply") -> Any:
+    """Return logits as they are; ValueError unless an array (batch, classes)."""
+    if not hasattr(found, "ndim"):
+        kind = f"a {type(found).__name__}"
+        kind += f" of {len(found)}" if hasattr(found, "__len__") else ""
+        raise ValueError(f"{where}: expected logits (batch, classes), got {kind}")
+    if found.ndim != 2:
+        raise ValueError(f"{where}: expected logits (batch, classes), got shape {found.shape}")
+    return found
 
 
 def shift_logits(
@@ -120,11 +181,8 @@ def rows_that_fit(
         raise ValueError(f"batch_size: expected an int >= 1, got {most}")
     call = functools.partial(chunk, variables, x, *_first(offsets, 1))
     found = jax.eval_shape(call)
-    shape = found.shape
-    if len(shape) != 2:
-        raise ValueError(f"apply: expected logits (batch, classes), got shape {shape} for batch 1")
     total = len(x) * len(offsets)
-    result = found.dtype.itemsize * total * shape[1]
+    result = found.dtype.itemsize * total * found.shape[1]
     return within_memory(memory, result=result, row=row_bytes(call), most=min(most, total))
 
 
@@ -190,7 +248,7 @@ def _chunk(
     call: Apply, boundary: str, variables: Any, x: jax.Array, index: jax.Array, offsets: jax.Array
 ) -> jax.Array:
     moved = moves.move(x[index], offsets, boundary)
-    return wide(call(variables, moved))
+    return wide(vectors(call(variables, moved)))
 
 
 def _loop(

@@ -58,7 +58,7 @@ class Conv(nn.Module):
             x,
             kernel,
             stride=strides,
-            padding=_both_sides(self.padding),
+            padding=both_sides(self.padding),
             dilation=pads.pair(dilation, "kernel_dilation"),
             groups=self.feature_group_count,
         )
@@ -79,7 +79,7 @@ class Conv(nn.Module):
         return shape[-1] // self.feature_group_count
 
 
-def _both_sides(padding: Any) -> Padding:
+def both_sides(padding: Any) -> Padding:
     """Return flax.linen's short forms, 1 or (1, 2), as ((lo, hi), (lo, hi))."""
     if isinstance(padding, int) and not isinstance(padding, bool):
         padding = (padding, padding)

@@ -207,11 +207,15 @@ class Lip(WindowPooling, kw_only=True):
     kernel_size: Size = 3
     coefficient: Annotated[float, Number(above=0)] = 12.0
 
+    @property
+    def around(self) -> Padding:
+        """How the convolution pads: every place has a logit, also where the pool is VALID."""
+        return self.padding if self.padding in ("CIRCULAR", "REFLECT", "EDGE") else "ZEROS"
+
     @nn.compact
     def pooled(self, x: jax.Array, *, stride: Pair, train: bool, temperature: Any) -> jax.Array:
         size = (self.kernel_size, self.kernel_size)
-        around = self.padding if self.padding in ("CIRCULAR", "REFLECT", "EDGE") else "ZEROS"
-        logits = convolved(self, "kernel", x, x.shape[-1], size, around, zeros)
+        logits = convolved(self, "kernel", x, x.shape[-1], size, self.around, zeros)
         logits = self.coefficient * jax.nn.sigmoid(instance_norm(self, logits))
         values, logits = (windows.values(a, **self.over(stride)) for a in (x, logits))
         return means.softmax_mean(values, logits).astype(x.dtype)

@@ -272,6 +272,8 @@ ROWS: tuple[PoolingMethod, ...] = (
         cites=("riad2022",),
         equivariance="P3",
         learnable=True,
+        # Its output is no stride-th of the map, unless match_size is set and the stride divides.
+        has_dense=False,
         last_stage_exact=facts.always,
         nan="spreads over its map and channel",
     ),

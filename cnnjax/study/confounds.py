@@ -22,8 +22,7 @@ import pandas as pd
 
 from cnnjax import build, data, spec
 from cnnjax.config import Config
-from cnnjax.invariance import structure
-from cnnjax.invariance.exhaustive import is_conv, is_pool, pair
+from cnnjax.invariance import sites
 from cnnjax.layers.pooling import POOLS
 from cnnjax.nets import NETS
 from cnnjax.nets.blocks import ConvBlock
@@ -112,7 +111,7 @@ class _Watch:
         module = context.module
         y = result[0] if isinstance(result, tuple) else result
         if context.method_name == "__call__" and hasattr(y, "ndim"):
-            if is_conv(module) or is_pool(module):
+            if sites.is_site(module):
                 self._site(module, args[0].shape, y.shape)
             if not isinstance(module, Classifier | ConvBlock):
                 self.bytes += y.size * y.dtype.itemsize
@@ -120,14 +119,13 @@ class _Watch:
 
     def _site(self, module: Any, size: Any, output: Any) -> None:
         before, after = tuple(size[-3:-1]), tuple(output[-3:-1])
-        window = structure._window(module)
-        stride = pair(getattr(module, "stride", None) or getattr(module, "strides", None))
-        sides = structure._sides(module.padding, before, window, stride)
-        view = self.views.get(before, _View()).through(window, stride, [s[0] for s in sides])
+        site = sites.read(module, before, after)
+        first = [side[0] for side in site.sides]
+        view = self.views.get(before, _View()).through(site.window, site.stride, first)
         known = self.views.get(after) if after != before else None
         self.views[after] = view if known is None or view.field > known.field else known
         self.last = after
-        if is_pool(module):
+        if sites.is_pool(module):
             self.gain *= _gain(module)
 
 

@@ -1,7 +1,7 @@
 """What a trained network is worth: accuracy, accuracy at shifted places, exact shift consistency.
 
-    metrics, places, predictions = judge(config, net, variables, dataset)
-    metrics["accuracy_away"], metrics["consistency"], places["offsets"], places["accuracy"]
+    judged = judge(config, net, variables, dataset)
+    judged.metrics["accuracy_away"], judged.metrics["consistency"], judged.places["offsets"]
 
 `accuracy` is over the whole test set where it stands. The rest is over its first
 `config.shift_images`, moved to a square grid of places, and, where one dense pass can, to all H*W
@@ -10,7 +10,8 @@ circular shifts (`circular_*`).
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -22,7 +23,7 @@ from cnnjax.config import Config
 from cnnjax.data import Dataset
 from cnnjax.invariance import battery, structure
 from cnnjax.invariance.certificate import certify
-from cnnjax.invariance.exhaustive import exhaustive, has_dense_pass
+from cnnjax.invariance.exhaustive import NotDense, dense
 from cnnjax.invariance.logits import shift_logits
 from cnnjax.invariance.metrics import consistency
 from cnnjax.study.measures import MEASURES
@@ -34,17 +35,32 @@ from cnnjax.train.step import eval_step
 EVAL_BATCH = 256
 
 
-def judge(
-    config: Config, net: nn.Module, variables: Any, dataset: Dataset
-) -> tuple[dict[str, float], dict[str, Any], Predictions]:
-    """Return (metrics by name, the grid of places with the accuracy at each, the classes given)."""
+class Judgement(NamedTuple):
+    """Metrics by name, the grid of places with the accuracy at each, the classes given.
+
+    `seconds_battery` is what the invariance figures took, all circular shifts included.
+    """
+
+    metrics: dict[str, float]
+    places: dict[str, Any]
+    predictions: Predictions
+    seconds_battery: float
+
+
+def judge(config: Config, net: nn.Module, variables: Any, dataset: Dataset) -> Judgement:
+    """Return what a trained network is worth."""
     step = jax.jit(
         eval_step(net, transform=build.build_input(dataset), loss=build.build_loss(config))
     )
     test, given = evaluate(step, variables, dataset.test, batch_size=EVAL_BATCH)
     images, labels = (part[: config.shift_images] for part in dataset.test)
+    x = build.build_input(dataset)(jnp.asarray(images))
     offsets = places(config, dataset)
-    logits, exact = moved_logits(config, net, variables, dataset, images, offsets)
+    start = time.perf_counter()
+    exact = all_shifts(config, net, variables, x)
+    figures = invariance(config, net, variables, x, labels, exact)
+    seconds = time.perf_counter() - start
+    logits = moved_logits(net, variables, dataset, images, offsets, exact)
     predictions = np.argmax(logits, axis=-1)
     by_place = np.mean(predictions == labels[:, None], axis=0)
     away = np.any(offsets != 0, axis=1)
@@ -57,11 +73,7 @@ def judge(
         "shifted_images": len(labels),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
     }
-    if config.battery == "full":
-        x = build.build_input(dataset)(jnp.asarray(images))
-        metrics |= battery.battery(net, variables, x, labels, level="full")
-    elif config.battery == "cheap" and exact is not None:
-        metrics |= battery.figures("circular", exact, labels)
+    metrics |= figures
     if dataset.validation is not None:
         validation, known = evaluate(step, variables, dataset.validation, batch_size=EVAL_BATCH)
         metrics["validation_accuracy"] = validation["accuracy"]
@@ -69,7 +81,23 @@ def judge(
     metrics |= MEASURES[config.measure](config, net, variables, dataset)
     grid = {"offsets": offsets.tolist(), "accuracy": by_place.tolist()}
     found = Predictions(dataset.test.labels, given.argmax(axis=-1), predictions, offsets)
-    return metrics, grid | {"boundary": dataset.boundary}, found
+    return Judgement(metrics, grid | {"boundary": dataset.boundary}, found, seconds)
+
+
+def invariance(
+    config: Config,
+    net: nn.Module,
+    variables: Any,
+    x: jax.Array,
+    labels: np.ndarray,
+    exact: np.ndarray | None,
+) -> dict[str, float]:
+    """Return the figures of the battery that the config asks for."""
+    if config.battery == "full":
+        return battery.battery(net, variables, x, labels, level="full")
+    if config.battery == "cheap" and exact is not None:
+        return battery.figures("circular", exact, labels)
+    return {}
 
 
 def calibrate(
@@ -110,34 +138,41 @@ def places(config: Config, dataset: Dataset) -> np.ndarray:
     return np.stack(np.meshgrid(side, side, indexing="ij"), axis=-1).reshape(-1, 2)
 
 
+def all_shifts(config: Config, net: nn.Module, variables: Any, x: jax.Array) -> np.ndarray | None:
+    """Return the logits (N, H*W, classes) at all circular shifts where one dense pass gives them.
+
+    None where it would take rolling. Without a battery nobody asked for all shifts, and a few
+    places cost less.
+    """
+    if config.battery == "none":
+        return None
+    try:
+        return dense(net, variables, x).logits
+    except NotDense:
+        return None
+
+
 def moved_logits(
-    config: Config,
     net: nn.Module,
     variables: Any,
     dataset: Dataset,
     images: np.ndarray,
     offsets: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return logits (N, K, classes) at the offsets and, where it is cheap, at all H*W shifts.
-
-    Without a battery nobody asked for all shifts, and a few places cost less.
-    """
-    transform = build.build_input(dataset)
-    x = transform(jnp.asarray(images))
-    wanted = config.battery != "none" and has_dense_pass(net, variables, x.shape)
-    exact = exhaustive(net, variables, x).logits if wanted else None
+    exact: np.ndarray | None,
+) -> np.ndarray:
+    """Return logits (N, K, classes) at the offsets, those of all shifts where they hold them."""
     if exact is not None and is_a_roll(offsets, dataset):
         height, width = dataset.image_shape[:2]
-        return exact[:, offsets[:, 0] % height * width + offsets[:, 1] % width], exact
+        return exact[:, offsets[:, 0] % height * width + offsets[:, 1] % width]
+    transform = build.build_input(dataset)
     forward: Any = net.apply
-    logits = shift_logits(
+    return shift_logits(
         lambda variables, x: forward(variables, transform(x), train=False),
         images,
         shifts=offsets,
         boundary=dataset.boundary,
         variables=variables,
     )
-    return logits, exact
 
 
 def is_a_roll(offsets: np.ndarray, dataset: Dataset) -> bool:

@@ -62,6 +62,7 @@ def _row(trial: Trial, result: Mapping[str, Any]) -> dict[str, Any]:
         "variables_sha256": result.get("variables_sha256", ""),
         "data_sha256": result.get("data_sha256", ""),
         "seconds_training": result.get("seconds_training"),
+        "seconds_battery": result.get("seconds_battery"),
         "seconds": result.get("seconds"),
     }
 

@@ -64,7 +64,7 @@ def operate(
         "run": str(run),
         "choices": {name: getattr(other, name) for name in choices},
         "before": metrics,
-        "after": judge(other, net, variables, dataset)[0],
+        "after": judge(other, net, variables, dataset).metrics,
         "tuned": None,
         "fresh": fresh,
         "dropped": sorted(set(trained) - set(arrays)),
@@ -74,7 +74,7 @@ def operate(
         found["lr"] = CAUTION * config.lr if lr is None else lr
         how = dataclasses.replace(other, lr=found["lr"])
         variables = finetune(how, net, dataset, variables, finetune_steps)
-        found["tuned"] = judge(other, net, variables, dataset)[0]
+        found["tuned"] = judge(other, net, variables, dataset).metrics
     if files is not None:
         _keep(files, config, other, flat(variables), found)
     return found

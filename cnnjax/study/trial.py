@@ -155,19 +155,23 @@ def row(
 ) -> dict[str, Any]:
     """Measure a network that took `seconds` to train; return its row."""
     start = time.perf_counter()
-    metrics, places, predictions = judge(config, net, variables, dataset)
+    judged = judge(config, net, variables, dataset)
+    examined = time.perf_counter()
+    certificate = guarantee(config, net, variables, dataset)
+    seconds_battery = judged.seconds_battery + time.perf_counter() - examined
     arrays = flat(variables)
     if files is not None:
         files.save_variables(arrays)
-        files.save_predictions(predictions.arrays())
+        files.save_predictions(judged.predictions.arrays())
     return header(config) | {
         "status": "done",
-        "metrics": metrics,
-        "places": places,
-        "certificate": guarantee(config, net, variables, dataset),
+        "metrics": judged.metrics,
+        "places": judged.places,
+        "certificate": certificate,
         "data_sha256": dataset.checksum,
         "variables_sha256": fingerprint(arrays),
         "seconds_training": seconds,
+        "seconds_battery": seconds_battery,
         "seconds": seconds + time.perf_counter() - start,
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import flax.linen as nn
@@ -12,9 +13,12 @@ import pytest
 import toy_nets
 from toy_nets import Toy, spec
 
+from cnnjax import build
+from cnnjax.config import Config
+from cnnjax.invariance import certificate as certificates
 from cnnjax.invariance import exact, structure
 from cnnjax.invariance.certificate import certify, finest_lattice, prove
-from cnnjax.layers.pooling import pool
+from cnnjax.layers.pooling import HEADS, pool
 
 SHAPE = (8, 12, 2)
 MAX = spec("max", window=2, stride=2, padding="CIRCULAR")
@@ -143,6 +147,185 @@ def test_too_many_bits_are_noticed():
 
     found = certificate(Growing())
     assert found.proof.culprit is not None and found.guarantee in ("tolerance", "not proved")
+
+
+class Headed(nn.Module):
+    """A circular convolution and one of our heads."""
+
+    head: str
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.relu(nn.Conv(4, (3, 3), padding="CIRCULAR")(x))
+        return nn.Dense(3)(HEADS[self.head].module(name="head")(x))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_blind_heads_are_never_called_broken(head):
+    found = certificate(Headed(head))
+    exactly = head in ("gap", "gmp", "gap_gmp", "topk_mean")
+    allowed = ("all",) if exactly else ("all", "tolerance")
+    assert found.guarantee in (allowed if HEADS[head].blind else ("none",)), found.verdict
+
+
+class Rooted(nn.Module):
+    """A head of a stranger that rounds as it adds."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.relu(nn.Conv(4, (3, 3), padding="CIRCULAR")(x))
+        return nn.Dense(3)(jnp.sum(jnp.sqrt(x), axis=(1, 2)))
+
+
+def test_a_head_that_rounds_is_not_called_broken():
+    found = certificate(Rooted())
+    assert found.guarantee == "tolerance" and found.proof.culprit == "the head"
+
+
+class Pointwise(nn.Module):
+    """A full connection at every place, with more bits than float32 has."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        return jnp.sum(nn.Dense(4, name="wide")(2.0**21 * x + 1.0), axis=(1, 2))
+
+
+def test_full_connections_of_maps_have_their_bits_counted():
+    net = Pointwise()
+    x = jnp.full((1, *SHAPE), 1.0)
+    variables = {"params": {"wide": {"kernel": jnp.full((2, 4), 2.0**3), "bias": jnp.zeros(4)}}}
+    bits = exact.Twin(net)(variables, x)[0, -2]
+    assert bits == exact.TOO_MANY
+
+
+def test_the_twin_asks_for_products_of_the_whole_format():
+    net = Toy((MAX,), head="gap")
+    variables, x = toy_nets.trained(net, SHAPE), jnp.zeros((1, *SHAPE))
+    text = jax.jit(exact.Twin(net)).lower(variables, x).as_text()
+    assert "convolution" in text and "HIGHEST" in text and "DEFAULT" not in text
+
+
+class Deep(nn.Module):
+    """In bfloat16, with more layers than it has numbers beyond 256."""
+
+    layers: int
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = x.astype(jnp.bfloat16)
+        for k in range(self.layers):
+            x = nn.Conv(1, (1, 1), use_bias=False, dtype=jnp.bfloat16, name=f"layer{k}")(x)
+        x = nn.Conv(1, (1, 1), dtype=jnp.bfloat16, use_bias=False, name="last")(x)
+        return jnp.max(x, axis=(1, 2))
+
+
+def test_the_culprit_is_named_among_many_in_half_precision():
+    # Number 301 has nine bits, bfloat16 eight.
+    net = Deep(301)
+    twin, shape = exact.Twin(net), (1, 2, 1)
+    variables = {"params": {name: {"kernel": jnp.ones((1, 1, 1, 1))} for name in
+                            [*(f"layer{k}" for k in range(301)), "last"]}}  # fmt: skip
+    variables["params"]["last"]["kernel"] *= 2.0**9
+    found = np.asarray(twin(variables, jnp.asarray([[[[1.0], [3.0]]]])))
+    _, bits, culprit = exact.split(found)
+    assert bits[0] == exact.TOO_MANY
+    assert twin.paths(variables, shape)[culprit[0]] == "last"
+
+
+def test_the_interior_is_not_proved_by_numbers_that_do_not_fit():
+    class Huge(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            return jnp.max(nn.Conv(2, (3, 3), name="conv")(x), axis=(1, 2))
+
+    net = Huge()
+    variables = toy_nets.trained(net, (12, 12, 1))
+    plan = structure.read(net, variables, (12, 12, 1))
+    proof = prove(net, variables, (12, 12, 1))
+    fits = certificates._interior(net, variables, (12, 12, 1), plan, proof, 0)
+    assert fits == ("interior only, margin 1 px", "interior")
+    original = exact.integers
+
+    def huge(variables, **how):
+        return jax.tree.map(lambda leaf: leaf * 2.0**23 + 1, original(variables, **how))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exact, "integers", huge)
+        words, kind = certificates._interior(net, variables, (12, 12, 1), plan, proof, 0)
+    assert kind == "not proved" and "exact arithmetic" in words
+
+
+def test_float64_has_room_where_float32_has_not():
+    class Growing(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            x = nn.Conv(4, (3, 3), padding="CIRCULAR", param_dtype=x.dtype)(2.0**23 * x + 1.0)
+            return jnp.sum(nn.relu(x), axis=(1, 2))
+
+    with jax.enable_x64(True):
+        net = Growing()
+        variables = net.init(jax.random.key(0), jnp.zeros((1, *SHAPE), jnp.float64))
+        found = certify(net, variables, SHAPE)
+    assert found.verdict == "exact for all circular shifts"
+    assert 24 < found.proof.bits <= 53
+
+
+def test_a_transposed_convolution_makes_the_stride_smaller():
+    class Decoder(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            x = nn.ConvTranspose(3, (4, 4), strides=(2, 2), padding=self.padding)(x)
+            x = nn.Conv(3, (3, 3), padding=self.padding)(nn.relu(x))
+            return jnp.sum(nn.relu(x), axis=(1, 2))
+
+        padding: str = "CIRCULAR"
+
+    found = certificate(Decoder())
+    assert found.structure.stride == (0.5, 0.5) and found.structure.circular
+    assert found.verdict == "exact for all circular shifts"
+    json.dumps(found.to_dict())
+    assert not certificate(Decoder("SAME")).structure.circular
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("blur", {"stride": 2, "padding": "ZEROS"}),
+        ("lip", {"window": 2, "stride": 2, "padding": "VALID"}),
+    ],
+)
+def test_padding_inside_a_pool_is_seen(method, arguments):
+    net = Toy((spec(method, **arguments),), head="gap")
+    found = certificate(net)
+    assert not found.structure.circular
+    assert found.guarantee in ("none", "interior", "not proved")
+
+
+# net, pool, head, padding: what it guarantees for 16 x 16 images.
+REAL = [
+    ("cnn", "aps", "gap", "CIRCULAR", "exact for all circular shifts"),
+    ("cnn", "max", "gap", "CIRCULAR", "exact on the 8 x 8 lattice"),
+    ("cnn", "aps", "flatten", "CIRCULAR", "none: flatten head"),
+    slow("resnet20", "aps", "gap", "CIRCULAR", "exact for all circular shifts"),
+    slow("resnet20", "canonical:method=max:window=3", "gap", "CIRCULAR", "exact for all"),
+    slow("resnet20", "decimate", "gap", "CIRCULAR", "exact on the 4 x 4 lattice"),
+    slow("resnet20", "aps", "gap", "ZEROS", "none"),
+    slow("resnet20", "aps", "flatten", "CIRCULAR", "none: flatten head"),
+    slow("vgg11", "aps", "gap", "CIRCULAR", "exact for all circular shifts"),
+    slow("vgg11", "max", "gap", "CIRCULAR", "none: shift"),
+]
+
+
+@pytest.mark.parametrize(("name", "method", "head", "padding", "verdict"), REAL)
+def test_networks_of_the_table(name, method, head, padding, verdict):
+    config = Config(net=name, pool=method, head=head, padding=padding)
+    shape = (16, 16, 3)
+    net = build.build_net(config, 10, shape)
+    variables = jax.jit(functools.partial(net.init, train=False))(
+        jax.random.key(0), jnp.zeros((1, *shape))
+    )
+    found = certify(net, variables, shape)
+    assert found.verdict.startswith(verdict), found.paragraph()
 
 
 def test_finest_lattice():

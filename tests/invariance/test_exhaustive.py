@@ -12,7 +12,7 @@ import pytest
 import toy_nets
 from toy_nets import Toy, spec
 
-from cnnjax.invariance.exhaustive import exhaustive, exhaustive_logits
+from cnnjax.invariance.exhaustive import NotDense, exhaustive, exhaustive_logits, plan
 from cnnjax.invariance.logits import InEvaluation, shift_logits
 from cnnjax.layers.pooling import POOLS, Pool
 from cnnjax.ops import shifts
@@ -115,9 +115,9 @@ class Functional(nn.Module):
 @pytest.mark.parametrize(
     ("net", "words"),
     [
-        (Toy((MAX,), head="flatten"), "disagrees"),
+        (Toy((MAX,), head="flatten"), "flatten head"),
         (Toy((MAX,), padding="SAME"), "not circular"),
-        (Toy((spec("max", window=3, stride=2),)), "overlap"),
+        (Toy((spec("max", window=3, stride=2),)), "do not tile"),
         (Toy((spec("max", window=2, stride=5, padding="CIRCULAR"),)), "does not divide"),
         (Toy((spec("aps", stride=2), MAX)), "selects its phase"),
         (Functional(), "disagrees"),
@@ -128,6 +128,98 @@ def test_whatever_has_no_dense_pass_is_rolled(net, words):
     result = exhaustive(net, variables, IMAGES)
     assert result.route == "loop" and words in result.reason
     np.testing.assert_allclose(result.logits, rolled(net, variables), atol=1e-5)
+
+
+class Patches(nn.Module):
+    """Windows that tile the map touch no border, whatever the padding is called."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.relu(nn.Conv(4, (2, 2), strides=2, padding="VALID")(x))
+        x = nn.relu(nn.Conv(4, (2, 3), strides=(2, 3), padding="SAME")(x))
+        return jnp.sum(x, axis=(1, 2))
+
+
+class Tiles(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.Conv(4, (3, 3), padding="CIRCULAR")(x)
+        x = Pool("max", window=2, stride=2, padding="SAME")(x)
+        x = Pool("lenet_subsample", window=2, stride=2, padding="VALID")(x)
+        return jnp.sum(x, axis=(1, 2))
+
+
+class Upwards(nn.Module):
+    """Down by four and up by two."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.relu(nn.Conv(4, (3, 3), strides=4, padding="CIRCULAR")(x))
+        x = nn.ConvTranspose(4, (3, 3), strides=(2, 2), padding="CIRCULAR")(x)
+        return jnp.sum(nn.relu(nn.Conv(4, (3, 3), padding="CIRCULAR")(x)), axis=(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("net", "lattice"), [(Patches(), (4, 6)), (Tiles(), (4, 4)), (Upwards(), (4, 4))]
+)
+def test_sites_that_touch_no_border_or_enlarge_the_map_run_dense(net, lattice):
+    variables = toy_nets.integers(net, SHAPE)
+    result = exhaustive(net, variables, IMAGES)
+    assert (result.route, result.distinct) == ("dense", lattice), result.reason
+    np.testing.assert_array_equal(result.logits, rolled(net, variables))
+
+
+class Scales(nn.Module):
+    """A head that joins maps of two strides, or of two lattices of as many phases."""
+
+    first: tuple[int, int]
+    second: tuple[int, int]
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.Conv(4, (3, 3), padding="CIRCULAR")(x)
+        parts = [
+            jnp.mean(Pool("max", window=2, stride=stride, padding="CIRCULAR")(x), axis=(1, 2))
+            for stride in (self.first, self.second)
+        ]
+        return nn.Dense(3)(jnp.concatenate(parts, axis=-1))
+
+
+class Beside(nn.Module):
+    """A plain shortcut beside a sampler that selects its phase."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.Conv(4, (3, 3), padding="CIRCULAR")(x)
+        short = nn.Conv(4, (1, 1), strides=2, padding="CIRCULAR")(x)
+        return jnp.mean(nn.relu(Pool("aps", stride=2)(x) + short), axis=(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("net", "words"),
+    [
+        (Scales((1, 1), (2, 2)), "fit together"),
+        (Scales((1, 2), (2, 1)), "rows of logits"),
+        (Beside(), "fit together"),
+        (Toy((spec("lip", window=2, stride=2, padding="VALID"),)), "'ZEROS' is not circular"),
+        (Toy((spec("diffstride", stride=2, smoothness=1.0),)), "no stride-1 form"),
+    ],
+)
+def test_what_does_not_fit_together_is_rolled_and_no_traceback(net, words):
+    variables = toy_nets.trained(net, SHAPE)
+    with pytest.raises(NotDense, match=words):
+        plan(net, variables, IMAGES.shape)
+    result = exhaustive(net, variables, IMAGES[:1])
+    assert result.route == "loop"
+    np.testing.assert_allclose(result.logits, rolled(net, variables, IMAGES[:1]), atol=1e-5)
+
+
+def test_a_flatten_head_is_refused_before_anything_runs():
+    net = Toy((MAX,), head="flatten")
+    with pytest.raises(NotDense, match="flatten"):
+        plan(net, toy_nets.trained(net, SHAPE), IMAGES.shape)
+    small = Toy((spec("max", window=2, stride=2, padding="CIRCULAR"),), head="flatten")
+    assert plan(small, toy_nets.trained(small, (2, 2, 1)), (1, 2, 2, 1)) == ((2, 2), False)
 
 
 def test_equals_shift_logits_and_returns_an_array():

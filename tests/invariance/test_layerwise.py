@@ -78,6 +78,7 @@ def test_phases_and_ties_are_counted():
     x[0, 1, 0], x[1, 0, 1], x[2, 2, 2], x[2, 3, 3] = 1, 1, 1, 1
     histogram = layerwise.phase_histograms(Bare("aps"), {}, x)["pool"]
     assert histogram.sum() == 3 and histogram[1] >= 1 and histogram[2] >= 1
+    assert len(histogram) == 4, "phases that were never chosen are counted too"
     assert layerwise.tie_count(Bare("aps"), {}, x) == 1
 
 

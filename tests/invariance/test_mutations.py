@@ -85,8 +85,8 @@ BUGS = (
     Bug(
         "off-by-one padding: the dense pool wraps at the wrong end",
         "invariance/exhaustive.py",
-        "((0, 0), (0, lost[0]), (0, lost[1]), (0, 0))",
-        "((0, 0), (lost[0], 0), (lost[1], 0), (0, 0))",
+        "((0, 0), (0, window[0] - 1), (0, window[1] - 1), (0, 0))",
+        "((0, 0), (window[0] - 1, 0), (window[1] - 1, 0), (0, 0))",
         "tests/invariance/test_exhaustive.py::test_branches_keep_their_phases_together",
     ),
     Bug(
@@ -119,10 +119,80 @@ BUGS = (
     ),
     Bug(
         "the padded margin forgets the padding",
-        "invariance/structure.py",
+        "invariance/sites.py",
         "-(-(before[0] + pad[0]) // stride)",
         "-(-before[0] // stride)",
         "tests/invariance/test_certificate.py::test_zero_padding_guarantees_the_interior",
+    ),
+    Bug(
+        "a blur's default taps are forgotten",
+        "invariance/sites.py",
+        "{**card.params, **given}",
+        "{**given}",
+        "tests/invariance/test_sites.py::test_the_window_is_all_that_an_output_sees",
+    ),
+    Bug(
+        "the border of lip's own convolution is forgotten",
+        "invariance/sites.py",
+        "module.around))",
+        "padding))",
+        "tests/invariance/test_sites.py::test_a_pool_counts_as_circular_where_it_rolls",
+    ),
+    Bug(
+        "patches count as padded",
+        "invariance/sites.py",
+        "return m * stride == n and not side[0]",
+        "return stride == 1 and m * stride == n and not side[0]",
+        "tests/invariance/test_exhaustive.py::test_sites_that_touch_no_border",
+    ),
+    Bug(
+        "the strides of a transposed convolution sample",
+        "invariance/sites.py",
+        "stride = (1, 1) if is_transposed(module) else steps",
+        "stride = steps",
+        "tests/invariance/test_certificate.py::test_a_transposed_convolution",
+    ),
+    Bug(
+        "lattices of two branches are compared as tuples",
+        "invariance/exhaustive.py",
+        "(max(self.lattice[0], lattice[0]), max(self.lattice[1], lattice[1]))",
+        "max(self.lattice, lattice)",
+        "tests/invariance/test_exhaustive.py::test_what_does_not_fit_together",
+    ),
+    Bug(
+        "the culprit's number is rounded to half precision",
+        "invariance/exact.py",
+        "vector = wide(vector)",
+        "vector = jnp.asarray(vector)",
+        "tests/invariance/test_certificate.py::test_the_culprit_is_named_among_many",
+    ),
+    Bug(
+        "a head that rounds is called broken",
+        "invariance/certificate.py",
+        "elif _rounded(vectors, apart):",
+        "elif False:",
+        "tests/invariance/test_certificate.py::test_a_head_that_rounds",
+    ),
+    Bug(
+        "the interior is proved by numbers that do not fit",
+        "invariance/certificate.py",
+        "if bits.max() >= exact.TOO_MANY:",
+        "if False:",
+        "tests/invariance/test_certificate.py::test_the_interior_is_not_proved",
+    ),
+    Bug(
+        "the twin multiplies at the accelerator's default precision",
+        "invariance/exact.py",
+        'jax.default_matmul_precision("highest")',
+        'jax.default_matmul_precision("default")',
+        "tests/invariance/test_certificate.py::test_the_twin_asks_for_products",
+    ),
+    Bug(
+        "phases that were never chosen are dropped",
+        "invariance/layerwise.py",
+        "np.bincount(np.concatenate(kept), minlength=math.prod(strides[path]))",
+        "np.bincount(np.concatenate(kept))",
+        "tests/invariance/test_layerwise.py::test_phases_and_ties_are_counted",
     ),
     Bug(
         "validation draws from the stream of training",
@@ -139,7 +209,8 @@ BUGS = (
 @pytest.mark.parametrize("bug", BUGS, ids=[bug.what for bug in BUGS])
 def test_a_planted_bug_is_caught(bug, tmp_path):
     shutil.copytree(ROOT / "cnnjax", tmp_path / "cnnjax")
-    shutil.copytree(ROOT / "tests", tmp_path / "tests")
+    for folder in ("tests", "experiments"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     file = tmp_path / "cnnjax" / bug.file
     text = file.read_text()

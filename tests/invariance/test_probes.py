@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from toy_nets import Toy, spec
 
 from cnnjax.invariance import battery, probes
 from cnnjax.invariance.logits import InEvaluation
+from experiments.red_green import Reader
 
 MAX = spec("max", window=3, stride=2, padding="CIRCULAR")
 
@@ -55,24 +56,32 @@ def test_circular_nets_cannot_tell_similar_from_dissimilar(head, limit):
     assert np.abs(zeros(variables, x) - moved).max() > 1e-4
 
 
-class Reader(nn.Module):
-    """Six convolutions, total stride 8: at the end one place sees the whole image."""
+def test_full_borders_cannot_tell_them_apart_either_unless_a_bias_fills_the_ring():
+    """The maps are those of the endless plane, and 8 divides the 16 rows; true at any weights."""
+    x, _ = probes.red_green("test", 40)
 
-    padding: str
+    def difference(border, bias):
+        net = Reader(border, bias)
+        variables = toy_nets.trained(net, x.shape[1:])
+        variables = jax.tree.map(lambda leaf: leaf + 0.1 * (leaf.ndim == 1), variables)
+        call = jax.jit(InEvaluation(net))
+        similar, other = call(variables, x), call(variables, probes.dissimilar(x))
+        return float(np.abs(similar - other).max() / np.abs(similar).max())
 
-    @nn.compact
-    def __call__(self, x, train=False):
-        for stride in (1, 2, 1, 2, 1, 2):
-            x = nn.relu(nn.Conv(16, (3, 3), strides=stride, padding=self.padding)(x))
-        return nn.Dense(2)(jnp.max(x, axis=(1, 2)))
+    assert difference("FULL", bias=False) <= 1e-6
+    assert difference("FULL", bias=True) > 1e-4
+    assert difference("ZEROS", bias=False) > 1e-4
 
 
 @pytest.mark.slow
-def test_valid_convolutions_read_the_place_and_circular_ones_do_not():
-    valid = probes.red_green_probe(Reader("VALID"), epochs=10)
+def test_valid_convolutions_read_the_place_and_circular_and_full_ones_do_not():
+    valid = probes.red_green_probe(Reader("VALID"), epochs=4)
     assert valid["similar"] > 0.99 and valid["dissimilar"] < 0.01
-    circular = probes.red_green_probe(Reader("CIRCULAR"), epochs=2, train=500)
-    assert circular["similar"] == circular["dissimilar"]
+    zeros = probes.red_green_probe(Reader("ZEROS"), epochs=4)
+    assert zeros["similar"] > 0.99 and zeros["dissimilar"] < 0.5
+    for border in ("CIRCULAR", "FULL"):
+        found = probes.red_green_probe(Reader(border), epochs=2, train=500)
+        assert found["similar"] == found["dissimilar"]
 
 
 def corner(x):

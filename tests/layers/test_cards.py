@@ -41,7 +41,7 @@ TABLE = {
     "max_aps": ("wsp", "P2", 1, "", {"p": 2}),
     "lps": ("sp", "P2", 1, "LSM", {"hidden": None}),
     "spectral": ("sp", "P3", 1, "D", {}),
-    "diffstride": ("sp", "P3", 1, "DLM", {"smoothness": 4.0, "match_size": False}),
+    "diffstride": ("sp", "P3", 1, "LM", {"smoothness": 4.0, "match_size": False}),
     "flc": ("sp", "P1", 1, "D", {}),
     "mixed": ("wsp", "P1", 1, "DLM", {"share": "layer"}),
     "gated": ("wsp", "P1", 1, "DLM", {"share": "layer"}),

@@ -18,7 +18,7 @@ GRID = [
 SLOWER = [*GRID, "--epochs=60", "--seed=0,1"]
 PROGRAM = (sys.executable, "-m", "cnnjax")
 # What an undisturbed run may differ in.
-TIMES = ["seconds", "seconds_training"]
+TIMES = ["seconds", "seconds_training", "seconds_battery"]
 
 Command = Callable[..., subprocess.Popen[str]]
 
