@@ -76,7 +76,7 @@ def test_every_verb_has_help(verb: str, capsys: Capture) -> None:
         (["study", "--dataset=mnist", "--data_dir=/nowhere"], "/nowhere"),
         (["train", "--pool=max,mean"], "is a list"),
         (["train", "words"], "expected flags only"),
-        (["report"], "expected one study directory"),
+        (["report"], "expected a study directory"),
         (["report", "/nowhere"], "no study here"),
     ],
 )
