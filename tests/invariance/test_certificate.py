@@ -306,13 +306,11 @@ REAL = [
     ("cnn", "aps", "gap", "CIRCULAR", "exact for all circular shifts"),
     ("cnn", "max", "gap", "CIRCULAR", "exact on the 8 x 8 lattice"),
     ("cnn", "aps", "flatten", "CIRCULAR", "none: flatten head"),
-    slow("resnet20", "aps", "gap", "CIRCULAR", "exact for all circular shifts"),
-    slow("resnet20", "canonical:method=max:window=3", "gap", "CIRCULAR", "exact for all"),
-    slow("resnet20", "decimate", "gap", "CIRCULAR", "exact on the 4 x 4 lattice"),
-    slow("resnet20", "aps", "gap", "ZEROS", "none"),
-    slow("resnet20", "aps", "flatten", "CIRCULAR", "none: flatten head"),
-    slow("vgg11", "aps", "gap", "CIRCULAR", "exact for all circular shifts"),
-    slow("vgg11", "max", "gap", "CIRCULAR", "none: shift"),
+    slow("resnet20_cifar", "aps", "gap", "CIRCULAR", "exact for all circular shifts"),
+    slow("resnet20_cifar", "canonical:method=blur", "gap", "CIRCULAR", "exact for all"),
+    slow("resnet20_cifar", "decimate", "gap", "CIRCULAR", "exact on the 4 x 4 lattice"),
+    slow("resnet20_cifar", "aps", "gap", "ZEROS", "none"),
+    slow("resnet20_cifar", "aps", "flatten", "CIRCULAR", "none: flatten head"),
 ]
 
 

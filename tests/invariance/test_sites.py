@@ -40,6 +40,8 @@ PADDINGS = ("VALID", "SAME", "ZEROS", "CIRCULAR")
 @pytest.mark.parametrize("method", ["max", "mean", "blur", "max_blur", "lip"])
 def test_a_pool_counts_as_circular_where_it_rolls(method: str, padding: str) -> None:
     for window, stride, size in ((2, 2, (6, 8)), (3, 2, (6, 8)), (2, 2, (7, 9)), (1, 2, (6, 8))):
+        if method == "lip" and window == 1:
+            continue  # the mean of one value, whatever its weight
         own = {"window": window} if "window" in POOLS[method].takes else {}
         module = Pool(method, stride=stride, padding=padding, **own)
         assert sites.read(module, size).circular == rolls(module, size), (window, stride, size)
