@@ -62,6 +62,7 @@ def test_a_card_for_every_arm() -> None:
     runs = pd.DataFrame(
         [
             {
+                "id": f"{seed}",
                 "pool": "max",
                 "stride": 3,
                 "seed": seed,

@@ -284,10 +284,14 @@ def power(evidence: Evidence) -> Markup:
     text = (
         f"What these seeds can find: a difference in {name} of {middle['smallest']:.3f} with power "
         f"80 % (the middle one of {len(table_)} comparisons, after Holm). A difference of {WANTED} "
-        f"would take {middle['seeds_needed']:.0f} seeds, or {middle['seeds_needed_safe']:.0f} if "
-        "the spread is as large as it may well be."
+        f"would take {_seeds(middle['seeds_needed'])} seeds, or "
+        f"{_seeds(middle['seeds_needed_safe'])} if the spread is as large as it may well be."
     )
     return tag("p", text, class_="note")
+
+
+def _seeds(count: float) -> str:
+    return f"{count:.0f}" if math.isfinite(count) else "more than a million"
 
 
 def images(evidence: Evidence) -> Markup:

@@ -69,7 +69,8 @@ def power(table: pd.DataFrame, wanted: float, *, comparisons: int | None = None)
     comparisons: size of the family, default all of the table that have a p. Columns: sd and sd_high
     (observed, and its upper bound at 80 %: with few seeds the first is often far too low), power
     (with the seeds there are, for `wanted`), smallest (difference found with power 80 %),
-    seeds_needed and seeds_needed_safe (with sd_high). NaN where n < 2 or there is no spread.
+    seeds_needed and seeds_needed_safe (with sd_high), infinite where no million suffices. NaN where
+    n < 2 or there is no spread.
     """
     size = comparisons or max(1, int(table["p"].notna().sum()))
     rows = [
@@ -91,6 +92,11 @@ def _plan(row: Mapping[Any, Any], wanted: float, size: int) -> dict[str, Any]:
         high,
         achieved(wanted, sd, n, alpha),
         smallest(sd, n, alpha=alpha),
-        *(seeds_needed(wanted, s, comparisons=size) for s in (sd, high)),
+        *(_seeds(wanted, s, size) for s in (sd, high)),
     )
     return {"wanted": wanted, "comparisons": size} | dict(zip(names, found, strict=True))
+
+
+def _seeds(wanted: float, sd: float, size: int) -> float:
+    enough = achieved(wanted, sd, MOST_SEEDS, ALPHA / size) >= POWER
+    return seeds_needed(wanted, sd, comparisons=size) if enough else math.inf
