@@ -39,6 +39,7 @@ def script(name: str) -> Any:
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
 @pytest.mark.parametrize("method", ["max", "min", "mean", "sum", "max_blur", "aps"])
 @pytest.mark.parametrize("stride", [1, 2, 3])

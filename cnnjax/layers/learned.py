@@ -265,24 +265,17 @@ class DiffStride(Pooling, kw_only=True):
     match_size: bool = False
     window = None
 
+    dense = None  # what is sampled depends on the stride that is trained
+
+    @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False, temperature: Any = None) -> jax.Array:
         del train, temperature
         x = pads.feature_map(x)
-        return self._resampled(x, self._sizes(x))
-
-    def dense(self, x: jax.Array, *, train: bool = False, temperature: Any = None) -> jax.Array:
-        """The band-limited map that is sampled."""
-        del train, temperature
-        x = pads.feature_map(x)
-        return self._resampled(x, pads.spatial_size(x))
-
-    @nn.compact
-    def _resampled(self, x: jax.Array, size: Pair) -> jax.Array:
         start = jnp.asarray(self.stride, jnp.float32)
         strides = jnp.maximum(self.param("stride", lambda key: start), 1.0)
         keep, whole = self._sizes(x), pads.spatial_size(x)
         rows, columns = (self._gains(strides[i], whole[i], keep[i]) for i in (0, 1))
-        return spectral.resample(x, rows, columns, size)
+        return spectral.resample(x, rows, columns, keep)
 
     def _sizes(self, x: jax.Array) -> Pair:
         margin = 0 if self.match_size else 2 * math.ceil(self.smoothness)

@@ -27,6 +27,7 @@ CONFIG = Config(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "verdict"),
     [

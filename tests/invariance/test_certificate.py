@@ -81,6 +81,7 @@ def test_verdicts(net, verdict):
     assert (found.audit.first_break is None) == (found.guarantee == "all")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flaw", ["per channel", "bf16 norms", "first of tied", "fixed phase"])
 def test_flawed_samplers_are_refused(flaw):
     net = Broken(flaw)
@@ -89,6 +90,7 @@ def test_flawed_samplers_are_refused(flaw):
     assert proof.lattice != (1, 1) and proof.counterexample is not None
 
 
+@pytest.mark.slow
 def test_zero_padding_guarantees_the_interior_and_says_how_far():
     found = certificate(Toy((MAX, MAX), head="gap", padding="SAME"), (16, 16, 1))
     # 3x3 convolutions at strides 1 and 2 touch one cell each: ceil((ceil(1/2) + 1) / 2) * 4.
@@ -160,6 +162,7 @@ class Headed(nn.Module):
         return nn.Dense(3)(HEADS[self.head].module(name="head")(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_blind_heads_are_never_called_broken(head):
     found = certificate(Headed(head))
@@ -190,6 +193,7 @@ class Pointwise(nn.Module):
         return jnp.sum(nn.Dense(4, name="wide")(2.0**21 * x + 1.0), axis=(1, 2))
 
 
+@pytest.mark.slow
 def test_full_connections_of_maps_have_their_bits_counted():
     net = Pointwise()
     x = jnp.full((1, *SHAPE), 1.0)
@@ -219,6 +223,7 @@ class Deep(nn.Module):
         return jnp.max(x, axis=(1, 2))
 
 
+@pytest.mark.slow
 def test_the_culprit_is_named_among_many_in_half_precision():
     # Number 301 has nine bits, bfloat16 eight.
     net = Deep(301)
@@ -255,6 +260,7 @@ def test_the_interior_is_not_proved_by_numbers_that_do_not_fit():
     assert kind == "not proved" and "exact arithmetic" in words
 
 
+@pytest.mark.slow
 def test_float64_has_room_where_float32_has_not():
     class Growing(nn.Module):
         @nn.compact
@@ -270,6 +276,7 @@ def test_float64_has_room_where_float32_has_not():
     assert 24 < found.proof.bits <= 53
 
 
+@pytest.mark.slow
 def test_a_transposed_convolution_makes_the_stride_smaller():
     class Decoder(nn.Module):
         @nn.compact
@@ -287,6 +294,7 @@ def test_a_transposed_convolution_makes_the_stride_smaller():
     assert not certificate(Decoder("SAME")).structure.circular
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "arguments"),
     [
@@ -314,6 +322,7 @@ REAL = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "method", "head", "padding", "verdict"), REAL)
 def test_networks_of_the_table(name, method, head, padding, verdict):
     config = Config(net=name, pool=method, head=head, padding=padding)
@@ -347,6 +356,7 @@ def test_a_shape_that_is_no_image(shape):
         certify(net, {}, shape)
 
 
+@pytest.mark.slow
 def test_odd_sizes_are_answered():
     found = certificate(Toy((MAX,), head="gap"), (7, 9, 1))
     assert found.guarantee == "none" or found.proof.lattice != (1, 1)

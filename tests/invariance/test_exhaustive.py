@@ -79,6 +79,7 @@ METHODS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_agrees_with_rolling(method):
     card = POOLS[method]
@@ -112,6 +113,7 @@ class Functional(nn.Module):
         return jnp.mean(nn.relu(x), axis=(1, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("net", "words"),
     [
@@ -195,6 +197,7 @@ class Beside(nn.Module):
         return jnp.mean(nn.relu(Pool("aps", stride=2)(x) + short), axis=(1, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("net", "words"),
     [

@@ -36,6 +36,7 @@ def rolls(module: nn.Module, size: tuple[int, int]) -> bool:
 PADDINGS = ("VALID", "SAME", "ZEROS", "CIRCULAR")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("method", ["max", "mean", "blur", "max_blur", "lip"])
 def test_a_pool_counts_as_circular_where_it_rolls(method: str, padding: str) -> None:

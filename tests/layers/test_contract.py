@@ -234,6 +234,7 @@ QUICK = ("max", "mean", "aps", "softpool", "spectral", "mixed")
 ROWS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in POOLS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ROWS)
 def test_derivatives(name: str) -> None:
     """Reverse, forward and second derivatives against finite differences in float64."""
@@ -348,6 +349,7 @@ DYADIC = (
 OTHER = ("aps", "aps_blur", "max_aps", "lps", "canonical", "diffstride", "fractional_max")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in POOLS if name not in OTHER])
 def test_lattice_equivariance(name: str) -> None:
     """P1: y(roll(x, s k)) == roll(y(x), k); at stride 1 every shift; off the lattice it fails."""
@@ -584,6 +586,7 @@ def test_small_maps() -> None:
 # Chance: what is drawn, from which key, and its mean.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["stochastic", "max_dropout", "s3", "mixed_random"])
 def test_the_mean_of_training_is_evaluation(name: str) -> None:
     x = positive((4, 4, 1)) if name != "s3" else np.ones((4, 4, 1), np.float32)
@@ -601,6 +604,7 @@ def test_the_mean_of_training_is_evaluation(name: str) -> None:
         assert np.isin(np.asarray(draws), [*x.reshape(-1), 0]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, card in POOLS.items() if card.stochastic])
 def test_training_needs_a_key(name: str) -> None:
     x = positive((8, 8, 2))
@@ -630,6 +634,7 @@ def test_mixed_random_remembers() -> None:
     assert float(new["batch_stats"]["calls"]) == 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regions", ["random", "pseudo"])
 @pytest.mark.parametrize("overlap", [True, False])
 def test_fractional_max(regions: str, overlap: bool) -> None:

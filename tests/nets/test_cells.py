@@ -91,6 +91,7 @@ def trace_cells() -> list[Any]:
     return [pytest.param(*cell, marks=marks[cell[0] in quick]) for cell in cells]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "arm"), trace_cells())
 def test_gradients_trace(name: str, arm: Arm) -> None:
     net = build(name, arm)

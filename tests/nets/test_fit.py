@@ -89,6 +89,7 @@ def test_a_pool_of_stride_one_may_reach_over_its_border() -> None:
 QUICK = ("cnn", "lenet5", "alexnet", "all_cnn_c")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in NARROW]
 )

@@ -49,6 +49,7 @@ def one(name: str, x: jax.Array, key: jax.Array = KEY, **params: Any) -> np.ndar
     return np.asarray(row.function(key, x, **{**row.params, **params}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_zero_strength_is_the_identity(name: str, channels: int) -> None:
@@ -56,6 +57,7 @@ def test_zero_strength_is_the_identity(name: str, channels: int) -> None:
         assert np.array_equal(one(name, x, **NOTHING[name]), x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_shape_dtype_and_range_are_kept_and_something_happens(name: str) -> None:
     x = images(8, channels=2)
@@ -161,6 +163,7 @@ def test_cutout_blackens_one_square() -> None:
         assert box == len(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operations_of_randaugment(name: str) -> None:
     x = images(1, 30, 20)[0].astype(jnp.float32)
@@ -181,6 +184,7 @@ def pictures_to_stretch() -> Iterator[np.ndarray]:
     yield rng.exponential(20, (23, 29, 3)).clip(0, 255).astype(np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("image", list(pictures_to_stretch()))
 def test_equalize_and_autocontrast_are_pillow_s(image: np.ndarray) -> None:
     picture, x = Image.fromarray(image), jnp.asarray(image, jnp.float32)

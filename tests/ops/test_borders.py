@@ -21,6 +21,7 @@ def padded(x, sides, mode):
     return jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [*sides, (0, 0)], mode=mode)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["wrap", "reflect", "edge"])
 @pytest.mark.parametrize(
     "sides", [*SIDES, *(pytest.param(s, marks=pytest.mark.slow) for s in MORE)], ids=str

@@ -88,6 +88,7 @@ CELLS += [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("case", "padding"), CELLS, ids=str)
 def test_values_and_derivatives_equal_xla(case, padding):
     case = dict(case)

@@ -98,6 +98,7 @@ def test_extremes_have_the_values_and_gradients_of_xla(name, window, stride):
             np.testing.assert_array_equal(got[1][images], want[1][images], err_msg=kind)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("window", "stride"), WINDOWS, ids=str)
 @pytest.mark.parametrize("name", ["sum", slow("mean"), "blur"])
 def test_sums_have_the_values_and_gradients_of_xla(name, window, stride):
@@ -128,6 +129,7 @@ def test_sums_have_the_values_and_gradients_of_xla(name, window, stride):
     np.testing.assert_allclose(got[1], want[1], rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padding", [*pads.PADDINGS, ((2, 0), (0, 3))], ids=str)
 @pytest.mark.parametrize("name", ["max", "min", "sum"])
 def test_every_padding(name, padding):
@@ -146,6 +148,7 @@ def test_every_padding(name, padding):
     np.testing.assert_array_equal(got[1], want[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [(12, 11), (128, 1), slow((60, 3)), slow((50, 40))], ids=str)
 def test_windows_of_many_taps(window):
     """127 taps are the most that one byte numbers; a window of the whole map is a global pool."""
@@ -174,6 +177,7 @@ def test_more_windows_over_a_pixel_than_are_gathered(name):
     np.testing.assert_allclose(got[1], want[1], rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_long_rows_of_weights():
     """Forty taps at stride 3: the form that treats every phase at once, edge of the window too."""
     rows = tuple(float(k % 7 - 3) for k in range(40))
@@ -229,6 +233,7 @@ LOOPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("name", ["max", slow("max of 49 taps"), slow("blur")])
 def test_inside_transformations(name, loop):

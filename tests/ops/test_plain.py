@@ -45,6 +45,7 @@ def primitives(program: Any) -> Iterator[str]:
                     yield from primitives(inner)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_the_same_numbers_from_plain_operations(name: str) -> None:
     function = FUNCTIONS[name]

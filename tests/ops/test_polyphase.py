@@ -54,6 +54,7 @@ def example(kind: str, shape: tuple[int, int, int], seed: int = 0) -> np.ndarray
     return x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "params"), ARMS, ids=lambda value: str(value))
 def test_every_shift_of_every_map(method: str, params: dict[str, Any]) -> None:
     counted = 0
@@ -80,6 +81,7 @@ def predicted_rolls(y: np.ndarray, phase: np.ndarray, stride: tuple[int, int], s
     return True
 
 
+@pytest.mark.slow
 def test_float64_and_bfloat16() -> None:
     x = example("floats", (8, 8, 3))
     with jax.enable_x64(True):
@@ -169,6 +171,7 @@ def test_a_shared_phase() -> None:
     np.testing.assert_array_equal(known(x), x[i::2, j::2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stride", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_lps(stride: int) -> None:
     x = example("floats", (8, 8, 3))
@@ -191,6 +194,7 @@ def test_lps(stride: int) -> None:
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(grads))
 
 
+@pytest.mark.slow
 def test_canonical_of_a_layer() -> None:
     x = example("floats", (8, 8, 3))
     module = Pool("canonical", method="gated", window=2, stride=2)

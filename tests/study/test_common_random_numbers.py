@@ -69,6 +69,7 @@ def reference() -> Parameters:
     return initial(Config(**BASE))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arm", [*ARMS, *(pytest.param(arm, marks=pytest.mark.slow) for arm in MORE)], ids=str
 )

@@ -82,6 +82,7 @@ def test_a_card_for_every_arm() -> None:
     assert table.iloc[0]["flops"] > row["flops"]  # stride 1 costs more
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cost", ["params", "flops"])
 def test_matched_arms_cost_the_same_as_near_as_widths_allow(cost: str) -> None:
     pools = Study(name="s", question="?", base=BASE, axes={"pool": ("max", "lps"), "seed": (0, 1)})

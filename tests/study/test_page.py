@@ -61,6 +61,7 @@ def test_tables_say_which_factor_decides(tmp_path: Path) -> None:
     assert page.tables(STUDY, page.read(path)) == text
 
 
+@pytest.mark.slow
 def test_each_data_set_has_its_own_tables() -> None:
     both = [runs().assign(dataset=name) for name in ("digits", "mnist")]
     study = STUDY.changed({"dataset": ("digits", "mnist")})
@@ -70,6 +71,7 @@ def test_each_data_set_has_its_own_tables() -> None:
     assert "| dataset" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(DOCS.glob("*.csv")), ids=lambda path: path.stem)
 def test_pages_follow_from_their_records(path: Path) -> None:
     """Every line of the tables stands in the page."""

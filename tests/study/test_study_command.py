@@ -71,6 +71,7 @@ def test_the_same_command_again_runs_nothing(command: Command, finished: Path) -
     assert (finished / "runs.csv").read_bytes() == runs
 
 
+@pytest.mark.slow
 def test_same_seed_same_bits_alone_or_in_a_study(finished: Path) -> None:
     config = json.loads(next(finished.glob("trials/*/config.json")).read_text())
     result = json.loads(next(finished.glob("trials/*/result.json")).read_text())

@@ -151,6 +151,7 @@ def agrees(mode: str, count: int, optimizer: str, **method: Any) -> None:
     assert found.sums["count"] == expected.sums["count"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "count"), [*QUICK, *(pytest.param(*plan, marks=pytest.mark.slow) for plan in REST)]
 )
@@ -165,6 +166,7 @@ def test_every_optimiser_agrees(mode: str, count: int, optimizer: str) -> None:
     agrees(mode, count, optimizer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "count"), [("sharded", 8), pytest.param("pmap", 4, marks=pytest.mark.slow)]
 )

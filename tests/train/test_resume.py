@@ -82,6 +82,7 @@ def stopping_after(steps: int) -> Callable[[], bool]:
     return lambda: next(left, None) is None
 
 
+@pytest.mark.slow
 def test_train_2n_is_train_n_stop_resume_n(calm: Any, tmp_path: Path) -> None:
     """Stopped in the middle of the first epoch, at an epoch's end, and twice more."""
     out = tmp_path / "out"
@@ -134,6 +135,7 @@ def test_an_epoch_in_one_dispatch_is_the_host_loop(calm: Any, tmp_path: Path, de
         np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_damaged_checkpoint_costs_some_steps_and_no_bit(calm: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
@@ -242,6 +244,7 @@ def test_kill_9_at_20_instants(calm: Any, tmp_path: Path) -> None:
         assert numbers(tmp_path / str(run)) == calm
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_says_resumable(calm: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = command(out, "--checkpoint_every=1")

@@ -94,6 +94,7 @@ def test_20_steps_agree_in_float64(optimizer: str, norm: str) -> None:
             assert difference(one_of(together.variables, index), state.variables) < 1e-10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [SEEDS[:2], pytest.param(SEEDS, marks=pytest.mark.slow)])
 def test_training_agrees_in_float32(seeds: tuple[int, ...]) -> None:
     """SGD after 20 steps to 1e-5, and the lines of every epoch."""
@@ -112,6 +113,7 @@ def test_training_agrees_in_float32(seeds: tuple[int, ...]) -> None:
     assert difference(outcomes[0], outcomes[1]) > 1e-2
 
 
+@pytest.mark.slow
 def test_one_that_diverges_leaves_the_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The middle one starts at infinity."""
     from cnnjax.train import seeds

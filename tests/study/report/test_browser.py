@@ -56,6 +56,7 @@ def column(browser: Browser, index: int) -> list[str]:
     return [row[index] for row in browser.run(SHOWN)]
 
 
+@pytest.mark.slow
 def test_what_would_go_out_is_stopped(browser: Browser, page: Path) -> None:
     """The policy of the page, and that this test would see a request."""
     browser.open(page)

@@ -90,6 +90,7 @@ CASES: dict[str, tuple[dict[str, Any], Change]] = {
 PRINTED = ("nothing finished", "one trial", "infinite")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_any_state_of_a_study_is_a_page(tmp_path: Path, case: str) -> None:
     choices, change = CASES[case]
@@ -103,6 +104,7 @@ def test_any_state_of_a_study_is_a_page(tmp_path: Path, case: str) -> None:
     assert not re.search(r'"(nan|inf|None)\b', text)
 
 
+@pytest.mark.slow
 def test_failed_trials_stand_there_with_their_reasons(store: Store) -> None:
     page = page_of(store)
     section = page[page.index('id="failed"') :]
@@ -110,6 +112,7 @@ def test_failed_trials_stand_there_with_their_reasons(store: Store) -> None:
     assert "3 of 18 trials failed" in section
 
 
+@pytest.mark.slow
 def test_an_unfinished_study_says_how_far_it_is(tmp_path: Path) -> None:
     store = write_study(tmp_path, change=lambda c, r: r if c.seed else None)
     assert "12 of 18 trials finished" in page_of(store)
@@ -117,6 +120,7 @@ def test_an_unfinished_study_says_how_far_it_is(tmp_path: Path) -> None:
     assert '<body data-reload="5">' in page_of(store, reload_seconds=5)
 
 
+@pytest.mark.slow
 def test_two_hundred_arms_are_one_readable_page(tmp_path: Path) -> None:
     axes = {"lr": tuple(0.001 * i for i in range(1, 21)), "batch_size": tuple(range(10, 20))}
     study = STUDY.changed({"pool": ("aps",), "stride": (2,), **axes})
@@ -140,6 +144,7 @@ def write_twice(tmp_path: Path, how: Callable[[Path], object]) -> list[dict[str,
     return found
 
 
+@pytest.mark.slow
 def test_an_unchanged_study_gives_unchanged_bytes(store: Store, tmp_path: Path) -> None:
     def how(folder: Path) -> None:
         evidence = gather([Source.read(store)])
@@ -153,6 +158,7 @@ def test_an_unchanged_study_gives_unchanged_bytes(store: Store, tmp_path: Path) 
     assert all(first[f"{name}.pdf"].startswith(b"%PDF") for name in names)
 
 
+@pytest.mark.slow
 def test_several_studies_are_one_table(tmp_path: Path) -> None:
     first = write_study(tmp_path / "first")
     more = write_study(tmp_path / "more", STUDY.changed({"seed": (2, 3, 4)}))
@@ -165,6 +171,7 @@ def test_several_studies_are_one_table(tmp_path: Path) -> None:
     assert "n = 5 seeds" in words
 
 
+@pytest.mark.slow
 def test_studies_that_differ_in_a_fixed_choice_have_arms_of_their_own(tmp_path: Path) -> None:
     first = write_study(tmp_path / "first")
     other = write_study(tmp_path / "other", STUDY.changed({"epochs": (3,)}), fail_max_3)
@@ -174,6 +181,7 @@ def test_studies_that_differ_in_a_fixed_choice_have_arms_of_their_own(tmp_path: 
     check(render(evidence))
 
 
+@pytest.mark.slow
 def test_provenance_has_every_distinct_value(tmp_path: Path) -> None:
     first = write_study(tmp_path / "first", commit="abc")
     other = write_study(tmp_path / "other", STUDY.changed({"seed": (7,)}), commit="def+")

@@ -33,6 +33,7 @@ def half(tmp_path: Path) -> Store:
     return store
 
 
+@pytest.mark.slow
 def test_the_page_follows_the_study_to_its_end(
     half: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -71,12 +72,14 @@ def test_ctrl_c_leaves_a_page_that_stays(
     assert errors.count("\n") == 1 and "interrupted" in errors
 
 
+@pytest.mark.slow
 def test_a_complete_study_ends_at_once_with_its_status(tmp_path: Path) -> None:
     store = write_study(tmp_path / "s", change=fail_max_3)
     assert main(["report", str(store.root), "--watch", f"--out={tmp_path / 'p.html'}"]) == 1
     assert not reloads(tmp_path / "p.html")
 
 
+@pytest.mark.slow
 def test_several_directories_need_a_place(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -105,6 +108,7 @@ def test_a_study_without_a_result_is_a_page(tmp_path: Path) -> None:
     assert "0 of 18 trials finished" in check((store.root / "report.html").read_text()).words()
 
 
+@pytest.mark.slow
 def test_what_comes_while_reading_is_not_missed(
     half: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
