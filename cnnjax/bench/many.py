@@ -34,7 +34,7 @@ STUDY = Study(
     base=Config(padding="CIRCULAR", head="gap", window=3, widths=(4, 8), dense=(), epochs=EPOCHS),
     axes={
         "pool": ("max", "min", "mean", "decimate", "aps"),
-        "stride": (1, 2, 3, 4),
+        "stride": (1, 2, 3, 6),
         "lr": (0.001, 0.003, 0.01, 0.03, 0.1),
         "seed": tuple(range(100)),
     },

@@ -251,7 +251,7 @@ class Dpp(WindowPooling, kw_only=True):
         return (jnp.sum(weights * values, axis=0) / jnp.sum(weights, axis=0)).astype(x.dtype)
 
 
-class DiffStride(Pooling, kw_only=True):
+class DiffStride(nn.Module, kw_only=True):
     """A trained low-pass, then resampling to a fixed size (Riad et al. 2022).
 
     Frequency n keeps clip((R + H / (2 S) - |n|) / R, 0, 1) with S trained from `stride` and
@@ -260,6 +260,8 @@ class DiffStride(Pooling, kw_only=True):
     method's, and the ramp of width R lies inside the band that this size can hold.
     """
 
+    method: str
+    stride: Pair
     padding: Annotated[str, OneOf("CIRCULAR")] = "CIRCULAR"
     smoothness: Annotated[float, Number(above=0)] = 4.0
     match_size: bool = False

@@ -22,7 +22,7 @@ def check(net: nn.Module, image_shape: tuple[int, ...]) -> None:
     try:
         with nn.intercept_methods(_refuse_larger_than_map):
             jax.eval_shape(lambda x: net.init(jax.random.key(0), x, train=False), image)
-    except (ValueError, ZeroDivisionError) as error:
+    except (ValueError, TypeError, ZeroDivisionError) as error:
         raise ValueError(str(error).splitlines()[0]) from error
 
 

@@ -93,8 +93,10 @@ def test_another_seed_shares_nothing_that_is_drawn(reference: Parameters) -> Non
 def test_every_pool_shares_initial_values(reference: Parameters, pool: str) -> None:
     spec = "canonical:method=max" if pool == "canonical" else pool
     own = initial(Config(**{**BASE, "pool": spec}))
-    assert shared(reference, own) == list(reference)
-    assert all(np.array_equal(reference[path], own[path]) for path in reference)
+    same = shared(reference, own)
+    # Four channels out of one change the shape of the kernels after it.
+    assert same == list(reference) or pool == "space_to_depth"
+    assert all(np.array_equal(reference[path], own[path]) for path in same)
 
 
 @pytest.mark.slow

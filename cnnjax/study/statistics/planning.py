@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 from statsmodels.stats.power import TTestPower
@@ -60,7 +61,7 @@ def achieved(wanted: float, sd: float, seeds: int, alpha: float = ALPHA) -> floa
 def smallest(sd: float, seeds: int, *, power: float = POWER, alpha: float = ALPHA) -> float:
     """Return the least difference that this many seeds find with this power."""
     effect = TTestPower().solve_power(nobs=seeds, alpha=alpha, power=power)
-    return float(effect) * sd
+    return float(np.ravel(effect)[0]) * sd  # statsmodels gives an array where it had to search
 
 
 def power(table: pd.DataFrame, wanted: float, *, comparisons: int | None = None) -> pd.DataFrame:
