@@ -85,6 +85,7 @@ def test_a_dry_run_reads_each_result_once(
     assert "0 of 12 trials to run" in capsys.readouterr().out
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["resume", "load"])
 def test_ten_thousand_trials(way: str) -> None:

@@ -237,6 +237,7 @@ def test_kill_9_in_the_middle(calm: Any, tmp_path: Path) -> None:
     assert numbers(tmp_path / "out") == calm
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_kill_9_at_20_instants(calm: Any, tmp_path: Path) -> None:
     for run in range(5):
