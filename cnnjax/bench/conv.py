@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from cnnjax.bench import torch
-from cnnjax.bench.measure import Candidate, Cell, compiled
+from cnnjax.bench.measure import Candidate, Cell, compiled, queued
 from cnnjax.ops.conv import conv
 
 SHAPES = ((32, 3, 32), (16, 32, 64), (8, 64, 128), (28, 1, 6), (14, 6, 16))
@@ -125,7 +125,7 @@ def _torch(name: str, shape: tuple[int, ...], features: int, k: int) -> Candidat
     if module is None:
         return torch.ABSENT
     x = torch.image(shape)
-    weight = module.randn(features, shape[-1], k, k)
+    weight = module.randn(features, shape[-1], k, k, device=torch.device())
     weight = weight.to(memory_format=module.channels_last)
     g = torch.image((*shape[:3], features))
     half = k // 2
@@ -146,4 +146,4 @@ def _torch(name: str, shape: tuple[int, ...], features: int, k: int) -> Candidat
         "input gradient": lambda: gradients(True, False),
         "forward+backward": lambda: (forward(), gradients(True, True)),
     }
-    return Candidate(runs[name])
+    return queued(runs[name], torch.wait)

@@ -161,7 +161,7 @@ def _depthwise(k: int, s: int) -> Function:
 def _torch_blur(k: int, s: int) -> Callable:
     if torch.torch() is None:
         return lambda F, x: x
-    row = torch.torch().tensor(binomial(k))
+    row = torch.torch().tensor(binomial(k), device=torch.device())
     kernel = torch.torch().outer(row, row).expand(SHAPE[-1], 1, k, k).contiguous()
     return lambda F, x: F.conv2d(x, kernel, stride=s, groups=SHAPE[-1])
 

@@ -19,7 +19,7 @@ import optax
 
 from cnnjax import build
 from cnnjax.bench import torch
-from cnnjax.bench.measure import Candidate, Cell
+from cnnjax.bench.measure import Candidate, Cell, queued
 from cnnjax.config import Config
 from cnnjax.train.step import create_state, train_step
 
@@ -102,12 +102,13 @@ def _repeated(step: Callable[[Any, Any], tuple[Any, Any]], state: Any, batch: An
     program = step.lower(state, batch).compile()  # type: ignore[attr-defined]
     box = [state]
 
-    def run() -> object:
+    def start() -> object:
         box[0], sums = program(box[0], batch)
-        return jax.block_until_ready((box[0], sums))
+        return box[0], sums
 
     memory = program.memory_analysis()
-    return Candidate(run, None if memory is None else int(memory.temp_size_in_bytes))
+    needed = None if memory is None else int(memory.temp_size_in_bytes)
+    return queued(start, jax.block_until_ready, needed)
 
 
 class Stack(nn.Module):
@@ -164,20 +165,20 @@ def peer(name: str, images: np.ndarray, labels: np.ndarray) -> Candidate | str:
         return torch.ABSENT
     layers = module.nn
     net = _residual(layers) if name == "ResNet-18" else _stack(layers, STOCK[name], images.shape)
-    net = net.to(memory_format=module.channels_last)
+    net = net.to(torch.device(), memory_format=module.channels_last)
     optimizer = module.optim.SGD(net.parameters(), lr=RATE, momentum=MOMENTUM)
-    x = module.from_numpy(images).permute(0, 3, 1, 2)
+    x = module.from_numpy(images).to(torch.device()).permute(0, 3, 1, 2)
     x = x.contiguous(memory_format=module.channels_last)
-    y = module.from_numpy(labels).long()
+    y = module.from_numpy(labels).to(torch.device()).long()
 
-    def run() -> object:
+    def start() -> object:
         optimizer.zero_grad(set_to_none=True)
         loss = layers.functional.cross_entropy(net(x.float() / 255.0), y)
         loss.backward()
         optimizer.step()
-        return loss.item()
+        return loss
 
-    return Candidate(run)
+    return queued(start, torch.wait)
 
 
 def _stack(layers: Any, stack: Any, shape: tuple[int, ...]) -> Any:

@@ -1,5 +1,8 @@
 """PyTorch as a candidate, where it is installed (extra `bench`): channels_last, same threads.
 
+It computes where JAX does: on the CPU, or on the same GPU if its build has CUDA. There both round
+the factors of float32 products to TF32, which is JAX's default and set here for PyTorch.
+
 candidate = forward_backward(lambda F, x: F.max_pool2d(x, 2), shape=(128, 32, 32, 64))
 """
 
@@ -11,9 +14,11 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from cnnjax.bench.measure import Candidate
+import jax
 
-ABSENT = "PyTorch is not installed (pip install 'cnnjax[bench]')"
+from cnnjax.bench.measure import Candidate, queued
+
+ABSENT = "no PyTorch for this device is installed (pip install 'cnnjax[bench]')"
 
 
 def threads() -> int:
@@ -31,7 +36,25 @@ def torch() -> Any:
     except ImportError:
         return None
     module.set_num_threads(threads())
+    if device() == "cuda":
+        if not module.cuda.is_available():
+            return None
+        module.set_float32_matmul_precision("high")
+        module.backends.cudnn.allow_tf32 = True
+        module.backends.cudnn.benchmark = True  # it picks algorithms by trial, as XLA does
     return module
+
+
+def device() -> str:
+    """Return PyTorch's name of the device on which JAX computes."""
+    return "cuda" if jax.default_backend() == "gpu" else "cpu"
+
+
+def wait(result: object) -> object:
+    """Return the result when it is computed."""
+    if device() == "cuda":
+        torch().cuda.synchronize()
+    return result
 
 
 def version() -> str:
@@ -42,7 +65,7 @@ def version() -> str:
 def image(shape: tuple[int, ...], *, gradient: bool = False) -> Any:
     """Return a random NHWC-strided tensor for an NHWC `shape` (PyTorch says NCHW)."""
     n, h, w, c = shape
-    x = torch().randn(n, c, h, w).to(memory_format=torch().channels_last)
+    x = torch().randn(n, c, h, w, device=device()).to(memory_format=torch().channels_last)
     return x.requires_grad_(gradient)
 
 
@@ -56,7 +79,7 @@ def forward(function: Callable[[Any, Any], Any], *shapes: tuple[int, ...]) -> Ca
         with torch().no_grad():
             return function(torch().nn.functional, *images)
 
-    return Candidate(run)
+    return queued(run, wait)
 
 
 def forward_backward(
@@ -72,4 +95,4 @@ def forward_backward(
         y = function(torch().nn.functional, *images)
         return torch().autograd.grad(y, images, seed)
 
-    return Candidate(run)
+    return queued(run, wait)

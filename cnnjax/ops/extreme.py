@@ -3,9 +3,10 @@
     y = extreme(x, window=(3, 3), stride=(2, 2), largest=True)
 
 The forward pass for gradients notes the tap that won (one byte for windows of up to 127 taps), and
-the backward pass gathers by it. Values and gradients are XLA's to the bit, the first of equal taps
-in row-major order takes the gradient, and x itself need not be kept. In a window with a NaN the
-value is NaN, and up to `UNROLLED` taps the gradient goes where XLA sends it.
+the backward pass gathers by it. Values and gradients are those of XLA for CPU to the bit (a GPU
+adds gradients up in its own order), the first of equal taps in row-major order takes the gradient,
+and x itself need not be kept. In a window with a NaN the value is NaN, and up to `UNROLLED` taps
+the gradient goes where XLA sends it.
 """
 
 from __future__ import annotations

@@ -82,11 +82,14 @@ def pad(
     """Pad x (..., H, W, C) so that VALID windows at 0, s, 2s, ... are the outputs.
 
     `fill` is what SAME, ZEROS, FULL and explicit amounts put outside the map: 0 for sums, -inf for
-    a maximum, +inf for a minimum.
+    a maximum, +inf for a minimum. Rows and columns after the map that no window reaches are left
+    out, so a window of 2 at stride 2 needs no copy of an even map.
     """
     size = spatial_size(x)
-    sides = amounts(size, window, stride, padding)
-    output_size(size, window, stride, padding)
+    outputs = output_size(size, window, stride, padding)
+    wanted = amounts(size, window, stride, padding)
+    rows, columns = map(_reached, size, window, stride, outputs, wanted)
+    sides = rows, columns
     if not any(map(any, sides)):
         return x
     mode = _MODES.get(padding) if isinstance(padding, str) else None
@@ -156,6 +159,12 @@ def _amount(size: int, window: int, stride: int, padding: str) -> Pair:
         total = max((-(-size // stride) - 1) * stride + window - size, 0)
         return total // 2, total - total // 2
     return (window - 1) // 2, window // 2
+
+
+def _reached(size: int, window: int, stride: int, outputs: int, side: Pair) -> Pair:
+    """Return `side` (before, after) without the lines after the last window."""
+    before, after = side
+    return before, min(after, max((outputs - 1) * stride + window - size - before, 0))
 
 
 def _explicit(padding: Sequence[Sequence[int]]) -> tuple[Pair, Pair]:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cnnjax.ops import padding as pads
 from cnnjax.ops.borders import bordered
 
 SIDES = [((1, 1), (0, 2)), ((9, 1), (0, 11))]
@@ -58,3 +59,12 @@ def test_a_single_row_is_repeated_where_it_cannot_be_reflected():
     np.testing.assert_array_equal(
         y, padded(padded(x, ((1, 2), (0, 0)), "edge"), ((0, 0), (1, 1)), "reflect")
     )
+
+
+@pytest.mark.parametrize("padding", ["ZEROS", "CIRCULAR", "REFLECT", "EDGE"])
+def test_lines_that_no_window_reaches_are_not_made(padding):
+    x = whole((2, 6, 6, 3))
+    assert pads.pad(x, window=(2, 2), stride=(2, 2), padding=padding) is x
+    assert pads.pad(x, window=(3, 2), stride=(2, 1), padding=padding).shape == (2, 7, 7, 3)
+    assert pads.pad(x, window=(3, 3), stride=(4, 4), padding=padding).shape == (2, 7, 7, 3)
+    assert pads.pad(x, window=(1, 1), stride=(5, 5), padding=padding) is x

@@ -211,6 +211,7 @@ def test_gradient_inside_control_flow(name):
     np.testing.assert_array_equal(LOOPS[name](jax.grad(loss), kernel, x), want)
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the forms chosen for CPU")
 def test_gradients_are_canonical_convolutions():
     """What makes them fast in loops on CPU: NHWC by HWIO without a layout of their own."""
 

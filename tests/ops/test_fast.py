@@ -23,6 +23,7 @@ WINDOWS = [
     ((1, 1), (2, 2)), ((2, 3), (4, 5)), ((1, 4), (3, 1)), ((7, 7), (2, 3)), ((9, 7), (5, 4)),
     ((12, 11), (11, 12)), ((13, 12), (1, 1)),
 ]  # fmt: skip
+ON_CPU = jax.default_backend() == "cpu"
 
 
 def slow(value):
@@ -95,7 +96,11 @@ def test_extremes_have_the_values_and_gradients_of_xla(name, window, stride):
         else:
             np.testing.assert_array_equal(got[0][images], want[0][images], err_msg=kind)
         if kind != "one not a number" or window[0] * window[1] <= UNROLLED:
-            np.testing.assert_array_equal(got[1][images], want[1][images], err_msg=kind)
+            # The order in which a GPU adds is not ours to know.
+            error = 0 if ON_CPU else 1e-5
+            np.testing.assert_allclose(
+                got[1][images], want[1][images], rtol=error, atol=error, err_msg=kind
+            )
 
 
 @pytest.mark.slow
@@ -265,6 +270,7 @@ def test_leading_axes_and_dtypes(name):
         assert y.dtype == dx.dtype == dtype
 
 
+@pytest.mark.skipif(not ON_CPU, reason="needs two devices")
 def test_sharded_over_devices():
     """The same gradient under `shard_map`, which checks what varies over the mesh."""
     mesh = jax.make_mesh((2,), ("data",), (jax.sharding.AxisType.Auto,))
