@@ -10,12 +10,15 @@ asked for it on CPU; on GPU and TPU the forms are JAX's own.
   hence 30 to 250 times slower inside `scan`, `map` or `cond`; those here are canonical everywhere.
 - Of its two such kernels XLA prefers the slower: `_canonical` leads it to the other.
 - On images of one channel a small kernel is a sum of shifted maps (`_by_taps`).
+- The gradient of a map of few channels is one matrix product for all taps, the batch innermost
+  (`_input_gradient_by_columns`).
 - Several groups run one after another, a depthwise kernel as a sum of shifted maps.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import operator
 from collections.abc import Callable, Sequence
@@ -33,6 +36,7 @@ LAYOUT = ("NHWC", "HWIO", "NHWC")
 UNROLLED = 32  # groups, or mapped kernels, that run one after another; compile time bounds it
 SMALL = 16  # features up to which Eigen is not the faster
 FEW = 32  # taps up to which, on one channel, a sum of shifted maps is faster than any convolution
+COLUMNS = 10 << 20  # bytes up to which g times every tap at once is faster than a convolution
 PADDED_BY_COPY = ("CIRCULAR", "REFLECT", "EDGE")
 
 
@@ -188,13 +192,13 @@ def _grouped_input_gradient(
     geometry: Geometry, size: Pair, g: jax.Array, kernel: jax.Array
 ) -> jax.Array:
     if geometry.groups == 1:
-        return _canonical_input_gradient(geometry, size, g, kernel)
+        return _dense_input_gradient(geometry, size, g, kernel)
     if kernel.shape[2] == 1:
         return _depthwise_input_gradient(geometry, size, g, kernel)
     if geometry.groups > UNROLLED:
         x = jax.ShapeDtypeStruct((g.shape[0], *size, kernel.shape[2] * geometry.groups), g.dtype)
         return jax.linear_transpose(lambda x: _stock(geometry, x, kernel), x)(g)[0]
-    one = functools.partial(_canonical_input_gradient, geometry._replace(groups=1), size)
+    one = functools.partial(_dense_input_gradient, geometry._replace(groups=1), size)
     return _per_group(one, geometry, g, kernel)
 
 
@@ -237,10 +241,14 @@ def _by_taps(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
     return functools.reduce(operator.add, (tap * row for tap, row in zip(taps, rows, strict=True)))
 
 
-def _canonical_input_gradient(
+def _dense_input_gradient(
     geometry: Geometry, size: Pair, g: jax.Array, kernel: jax.Array
 ) -> jax.Array:
-    """Spread g by the stride and convolve it with the flipped kernel, D channels to C."""
+    columns = math.prod(kernel.shape[:3]) * math.prod(g.shape[:3]) * g.dtype.itemsize
+    few = kernel.shape[2] % SMALL != 0 and columns <= COLUMNS
+    # Sums of 16-bit terms would be rounded at every tap.
+    if few and geometry.stride == (1, 1) and g.dtype.itemsize > 2:
+        return _input_gradient_by_columns(geometry, size, g, kernel)
     return _canonical(
         g,
         jnp.flip(kernel, (0, 1)).swapaxes(2, 3),
@@ -249,6 +257,27 @@ def _canonical_input_gradient(
         spread=geometry.stride,
         dilation=geometry.dilation,
     )
+
+
+def _input_gradient_by_columns(
+    geometry: Geometry, size: Pair, g: jax.Array, kernel: jax.Array
+) -> jax.Array:
+    """Multiply g with every tap at once, then add each tap's map where the tap lies (stride 1).
+
+    Eigen's convolution computes its features by sixteens and wastes the rest. With the batch
+    innermost the sums are over whole vectors however few the channels.
+    """
+    (kh, kw, channels, features), (rows, columns) = kernel.shape, _spatial(g)
+    (dh, dw), ((top, _), (left, _)) = geometry.dilation, geometry.sides
+    maps = g.transpose(3, 1, 2, 0)
+    taps = lax.dot(kernel.reshape(-1, features), maps.reshape(features, -1))
+    taps = taps.reshape(kh, kw, channels, *maps.shape[1:])
+    dx = jnp.zeros((channels, rows + (kh - 1) * dh, columns + (kw - 1) * dw, len(g)), g.dtype)
+    for i, j in itertools.product(range(kh), range(kw)):
+        place = (0, i * dh, j * dw, 0)
+        under = lax.dynamic_slice(dx, place, taps.shape[2:])
+        dx = lax.dynamic_update_slice(dx, under + taps[i, j], place)
+    return dx[:, top : top + size[0], left : left + size[1]].transpose(3, 1, 2, 0)
 
 
 def _canonical_kernel_gradient(

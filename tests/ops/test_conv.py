@@ -58,9 +58,9 @@ CASES = [
     {"size": (9, 8), "channels": 3, "features": 8, "kernel": (3, 3), "stride": (2, 1)},
     {"size": (9, 8), "channels": 3, "features": 9, "kernel": (2, 3), "dilation": (1, 2)},
     {"size": (6, 5), "channels": 3, "features": 2, "kernel": (1, 1)},
-    {"size": (9, 8), "channels": 18, "features": 20, "kernel": (3, 2)},
+    {"size": (9, 8), "channels": 16, "features": 20, "kernel": (3, 2)},
     {"size": (11, 9), "channels": 18, "features": 20, "kernel": (3, 3), "stride": (2, 3)},
-    {"size": (11, 9), "channels": 18, "features": 20, "kernel": (2, 3), "dilation": (2, 1)},
+    {"size": (11, 9), "channels": 16, "features": 20, "kernel": (2, 3), "dilation": (2, 1)},
     {"size": (6, 5), "channels": 18, "features": 20, "kernel": (1, 1), "stride": (2, 1)},
     {"size": (8, 7), "channels": 1, "features": 3, "kernel": (3, 2), "stride": (1, 2)},
     {"size": (8, 7), "channels": 1, "features": 20, "kernel": (3, 3), "dilation": (2, 1)},
@@ -84,7 +84,9 @@ CASES = [
 PADDINGS = [*pads.PADDINGS, ((0, 2), (3, 1)), ((9, 0), (0, 9))]
 CELLS = [(case, "SAME") for case in CASES] + [(CASES[3], p) for p in PADDINGS]
 CELLS += [
-    pytest.param(CASES[i], p, marks=pytest.mark.slow) for i in (4, 8, 11, 16) for p in PADDINGS
+    pytest.param(CASES[i], p, marks=pytest.mark.slow)
+    for i in (2, 4, 8, 9, 11, 16)
+    for p in PADDINGS
 ]
 
 
@@ -218,7 +220,7 @@ def test_gradients_are_canonical_convolutions():
     def step(x, kernel):
         return jax.grad(lambda x, k: jnp.sum(conv(x, k) ** 2), (0, 1))(x, kernel)
 
-    text = jax.jit(step).lower(whole((2, 6, 6, 8)), whole((3, 3, 8, 4))).as_text()
+    text = jax.jit(step).lower(whole((2, 6, 6, 16)), whole((3, 3, 16, 4))).as_text()
     layouts = [
         line.split("dim_numbers = ")[1] for line in text.splitlines() if "dim_numbers" in line
     ]
@@ -229,10 +231,28 @@ def test_gradients_are_canonical_convolutions():
 def test_unused_gradients_are_not_computed():
     def convolutions(argnums):
         step = jax.grad(lambda x, k: jnp.sum(conv(x, k) ** 2), argnums)
-        text = jax.jit(step).lower(whole((2, 6, 6, 8)), whole((3, 3, 8, 4))).as_text()
+        text = jax.jit(step).lower(whole((2, 6, 6, 16)), whole((3, 3, 16, 4))).as_text()
         return text.count("stablehlo.convolution")
 
     assert [convolutions(a) for a in (0, 1, (0, 1))] == [2, 2, 3]
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the forms chosen for CPU")
+@pytest.mark.parametrize(
+    ("change", "convolutions"),
+    [({}, 0), ({"channels": 16}, 1), ({"batch": 4000}, 1), ({"dtype": "bfloat16"}, 1)],
+    ids=str,
+)
+def test_maps_of_few_channels_are_pulled_back_by_one_product(change, convolutions):
+    case = {"batch": 2, "channels": 6, "dtype": "float32"} | change
+    kernel = jax.ShapeDtypeStruct((5, 5, case["channels"], 8), case["dtype"])
+    x = jax.ShapeDtypeStruct((case["batch"], 10, 10, case["channels"]), case["dtype"])
+
+    def pulled(x, kernel, g):
+        return jax.vjp(lambda x: conv(x, kernel), x)[1](g)[0]
+
+    g = jax.ShapeDtypeStruct((*x.shape[:-1], 8), case["dtype"])
+    assert jax.jit(pulled).lower(x, kernel, g).as_text().count("stablehlo.conv") == convolutions
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])

@@ -17,8 +17,7 @@ from cnnjax.study.results import label
 def command(config: Config) -> str:
     """Return the shell command that trains this configuration.
 
-    What flags cannot say (a comma in a path, a field whose name for "nothing" is `none`) is said in
-    Python instead.
+    What flags cannot say (a field whose name for "nothing" is `none`) is said in Python instead.
     """
     chosen = {k: getattr(config, k) for k, f in FIELDS.items() if getattr(config, k) != f.default}
     texts = {name: text(value) for name, value in chosen.items()}
@@ -36,6 +35,6 @@ def text(value: Any) -> str:
 
 def _reads_back(name: str, flag: str, value: Any) -> bool:
     try:
-        return "," not in flag and read(name, flag) == value
+        return bool(read(name, flag) == value)
     except (ValueError, TypeError):
         return False
