@@ -296,10 +296,15 @@ FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 
 
 def read(name: str, text: str) -> Any:
-    """Read the value of field `name` from flag text; `none` is None where None is allowed."""
+    """Read the value of field `name` from flag text.
+
+    `default` is None where None is allowed, and so is `none` unless it is a name of the field's
+    own: --norm=none takes a network's normalisation away, --norm=default leaves it as published.
+    """
     field = FIELDS[name]
     kind: Kind = field.metadata["kind"]
-    if text.lower() == "none" and field.default is None:
+    unset = ["default"] if "none" in kind.metavar.split("|") else ["default", "none"]
+    if field.default is None and text.lower() in unset:
         return None
     try:
         value = kind.read(text)

@@ -43,6 +43,7 @@ class Grid:
 
 GRIDS: Mapping[str, Grid] = {
     "tiny": Grid(seeds=1, epochs=1, pools="max,aps", strides="2,3"),
+    "two pools": Grid(seeds=1, pools="max,aps"),
     "one seed": Grid(seeds=1),
     "whole grid": Grid(),
 }
