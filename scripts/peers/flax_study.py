@@ -14,6 +14,7 @@ import itertools
 import multiprocessing
 import sys
 import time
+from concurrent import futures
 
 import flax.linen as nn
 import jax
@@ -185,8 +186,9 @@ def main():
     arms = itertools.product(options.pools.split(","), map(int, options.strides.split(",")))
     work = functools.partial(run_arm, options)
     if options.processes > 1:
-        with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
-            found = pool.map(work, arms, chunksize=1)
+        spawn = multiprocessing.get_context("spawn")
+        with futures.ProcessPoolExecutor(options.processes, mp_context=spawn) as pool:
+            found = list(pool.map(work, arms))
     else:
         found = map(work, arms)
     with open(options.out, "w", newline="") if options.out else sys.stdout as file:

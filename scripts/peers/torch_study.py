@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import sys
 import time
+from concurrent import futures
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 
 SIDE, WIDTHS, KERNEL, WINDOW, CLASSES = 36, (8, 16), 5, 3, 10
-BATCH, RATE, WARMUP, REACH, TEST = 16, 0.03, 0.05, 2, 360
+BATCH, RATE, WARMUP, REACH, TEST, PART = 16, 0.03, 0.05, 2, 360, 60
 POOLS = ("max", "min", "sum", "mean", "decimate", "max_blur", "aps")
 COLUMNS = ("pool", "stride", "seed", "accuracy", "accuracy_away", "consistency", "seconds")
 
@@ -143,7 +144,11 @@ def train(net, images, labels, epochs):
 def judge(net, images, labels, shifts):
     """Return accuracy in place, accuracy away, and how often two places of an image agree."""
     net.eval()
-    found = [net(torch.roll(images, shift, (2, 3))).argmax(1) for shift in shifts]
+    # In parts: maps of all images are 30 MB each, at which PyTorch's memory grows without end.
+    found = [
+        torch.cat([net(torch.roll(part, shift, (2, 3))).argmax(1) for part in images.split(PART)])
+        for shift in shifts
+    ]
     found, places = torch.stack(found, dim=1), len(shifts)
     right = (found == labels[:, None]).float()
     counts = F.one_hot(found, CLASSES).sum(1)
@@ -182,8 +187,9 @@ def main():
     arms = itertools.product(options.pools.split(","), map(int, options.strides.split(",")))
     work = functools.partial(run_arm, options)
     if options.processes > 1:
-        with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
-            found = pool.map(work, arms, chunksize=1)
+        spawn = multiprocessing.get_context("spawn")
+        with futures.ProcessPoolExecutor(options.processes, mp_context=spawn) as pool:
+            found = list(pool.map(work, arms))
     else:
         found = map(work, arms)
     with open(options.out, "w", newline="") if options.out else sys.stdout as file:
