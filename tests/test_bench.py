@@ -46,6 +46,24 @@ def test_rows_have_medians_ratios_and_reasons():
     assert slow["min_ms"] >= 15 and slow["rounds"] >= measure.LEAST_ROUNDS
 
 
+def test_an_accelerator_is_handed_its_calls_in_bursts(monkeypatch):
+    started, awaited = [], []
+
+    def start() -> int:
+        time.sleep(0.001)
+        started.append(len(started))
+        return started[-1]
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    candidate = measure.queued(start, awaited.append)
+    candidate.run()
+    assert len(started) == candidate.calls == measure.BURST and awaited == [measure.BURST - 1]
+    (row,) = measure.measure(Cell({}, lambda: {"ours": candidate}), seconds=1e-9)
+    assert 1 <= row["min_ms"] <= row["median_ms"] < measure.BURST  # of one call, not of a burst
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    assert measure.queued(start, awaited.append).calls == 1
+
+
 def test_summary_is_the_geometric_mean_and_the_least_over_a_group():
     rows = [
         {"method": "max", "size": str(i), "candidate": "flax", "ratio": ratio}
