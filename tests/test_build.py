@@ -164,7 +164,7 @@ def test_the_last_pool_of_networks_without_stages() -> None:
 
 @pytest.mark.parametrize(
     ("last", "lattice"),
-    [("max", 4), ("max_blur", 2), pytest.param("blur", 2, marks=pytest.mark.slow)],
+    [("max", 4), *(pytest.param(name, 2, marks=pytest.mark.slow) for name in ("max_blur", "blur"))],
 )
 def test_last_stage_theorem(last: str, lattice: int) -> None:
     """Blur at the last stage: logits repeat with the stride of the stages before it."""

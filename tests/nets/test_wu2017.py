@@ -103,6 +103,7 @@ def test_receptive_fields(layers: list[tuple[int, int]], field: int) -> None:
     assert seen(layers, side=49) == field
 
 
+@pytest.mark.slow
 def test_vgg16_sees_212_pixels() -> None:
     """13 convolutions and 5 pools: 212 pixels at the last pool, by the formula and by gradient.
 

@@ -93,6 +93,7 @@ def test_train_2n_is_train_n_stop_resume_n(calm: Any, tmp_path: Path) -> None:
     assert numbers(out) == calm
 
 
+@pytest.mark.slow
 def test_curves_outlive_a_try_that_tells_nothing(
     calm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
