@@ -8,7 +8,8 @@ temperature that the run fitted on its validation split; a run without one gives
   cnnjax predict runs/pets cat.jpg holiday/ --top=3
   cnnjax predict runs/pets holiday/ --json > verdicts.json
 
-Files that cannot be read are skipped with a warning and counted; status 1 where none could be read.
+Files that cannot be read are skipped with a warning and counted, and so are links that lead out of
+a directory; status 1 where none could be read.
 """
 
 from __future__ import annotations

@@ -40,13 +40,14 @@ def lines(found: dict[str, Any]) -> list[str]:
     """Return what surgery found: a line a metric, then which leaves are new or gone."""
     stages = [name for name in ("before", "after", "tuned") if found[name] is not None]
     heads = [*stages, *(f"{name} - before" for name in stages[1:])]
-    shown = [f"{'':22}" + "".join(f"{head:>16}" for head in heads)]
+    width = max(map(len, found["before"]))
+    shown = [" " * width + "".join(f"{head:>16}" for head in heads)]
     for name in found["before"]:
         values = [found[stage].get(name) for stage in stages]
         if all(isinstance(value, float) for value in values):
             changes = [value - values[0] for value in values[1:]]
             cells = [f"{v:16.4f}" for v in values] + [f"{v:+16.4f}" for v in changes]
-            shown.append(f"{name:22}" + "".join(cells))
+            shown.append(f"{name:{width}}" + "".join(cells))
     for name, what in (("fresh", "untrained"), ("dropped", "without a place")):
         if found[name]:
             shown.append(f"{what}: {', '.join(found[name])}")

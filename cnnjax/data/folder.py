@@ -134,24 +134,29 @@ def find(directory: str | os.PathLike[str], *, root: str | os.PathLike[str] | No
     labels: list[int] = []
     outside = 0
     for label, folder in enumerate(folders):
-        inside = []
-        for path in walk(folder):
-            if path.resolve().is_relative_to(root.resolve()):
-                inside.append(path.relative_to(root).as_posix())
-            else:
-                outside += 1
+        inside, links = within(folder, root=root)
+        outside += links
         if not inside:
             kinds = ", ".join(picture.SUFFIXES)
             raise ValueError(f"folder: {folder}: no picture of this class inside ({kinds})")
-        names += inside
+        names += [path.relative_to(root).as_posix() for path in inside]
         labels += [label] * len(inside)
-    if outside:
-        warnings.warn(
-            f"folder: left out {outside} links that lead out of {root}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+    warn_of_links("folder", outside, root)
     return Found(root, tuple(folder.name for folder in folders), tuple(names), tuple(labels))
+
+
+def within(folder: Path, *, root: Path) -> tuple[list[Path], int]:
+    """Return the pictures below a folder, and how many links to others lead out of `root`."""
+    found, limit = list(walk(folder)), root.resolve()
+    inside = [path for path in found if path.resolve().is_relative_to(limit)]
+    return inside, len(found) - len(inside)
+
+
+def warn_of_links(what: str, count: int, root: Path) -> None:
+    """Say in one line how many links lead out of `root`, if any do."""
+    if count:
+        links = "1 link that leads" if count == 1 else f"{count} links that lead"
+        warnings.warn(f"{what}: left out {links} out of {root}", RuntimeWarning, stacklevel=3)
 
 
 def walk(folder: Path) -> Iterator[Path]:

@@ -40,18 +40,26 @@ class Skipped(NamedTuple):
 def find(words: Iterable[str]) -> list[Path]:
     """Return the files named, and the pictures below the directories named, each once.
 
-    Raises FileNotFoundError for what does not exist, ValueError for a directory without pictures.
+    Links that lead out of a directory are left out with a warning, as in training; one that is
+    named itself is followed. Raises FileNotFoundError for what does not exist, ValueError for a
+    directory without pictures.
     """
     found: dict[Path, None] = {}
     for word in words:
         path = Path(word)
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such picture or directory")
-        inside = list(folder.walk(path)) if path.is_dir() else [path]
+        inside = _below(path) if path.is_dir() else [path]
         if not inside:
             raise ValueError(f"{path}: no picture in it ({', '.join(picture.SUFFIXES)})")
         found |= dict.fromkeys(inside)
     return list(found)
+
+
+def _below(directory: Path) -> list[Path]:
+    inside, links = folder.within(directory, root=directory)
+    folder.warn_of_links("predict", links, directory)
+    return inside
 
 
 def predict(

@@ -87,6 +87,19 @@ def test_the_command(make_run: MakeRun, pictures: Path, capsys: pytest.CaptureFi
     assert f"{first['class']} {first['probability']:.4f}" in lines[0]
 
 
+def test_links_out_of_a_directory_are_left_out(pictures: Path, tmp_path: Path) -> None:
+    """Named themselves they are followed; a link to a neighbour is a picture as any other."""
+    Image.new("L", (8, 8)).save(tmp_path / "secret.png")
+    for name, target in (("a", tmp_path / "secret.png"), ("b", tmp_path / "nowhere.png")):
+        (pictures / f"{name}.png").symlink_to(target)
+    (pictures / "c.png").symlink_to(pictures / "00.png")
+    with pytest.warns(RuntimeWarning, match="predict: left out 2 links that lead out of") as said:
+        found = {path.name for path in find([str(pictures)])}
+    assert len(said) == 1 and len(found) == 22
+    assert "c.png" in found and not {"a.png", "b.png"} & found
+    assert find([str(pictures / "a.png")]) == [pictures / "a.png"]
+
+
 def test_nothing_readable_is_status_1(make_run: MakeRun, pictures: Path) -> None:
     assert cli.main(["predict", str(make_run()), str(pictures / "broken.png")]) == 1
 

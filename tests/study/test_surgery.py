@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cnnjax.cli import main
+from cnnjax.cli.surgery import lines
 from cnnjax.config import Config, from_dict, trial_id
 from cnnjax.study.store import TrialFiles
 from cnnjax.study.surgery import changed, operate, transplant
@@ -112,6 +113,13 @@ def test_the_verb_prints_the_drop(trained: Path, capsys: pytest.CaptureFixture[s
     lines = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()}
     before, after, drop = (float(v) for v in lines["accuracy"])
     assert drop == pytest.approx(after - before, abs=1.1e-4)
+
+
+def test_columns_stand_below_their_heads_however_long_a_name() -> None:
+    metrics = {"accuracy": 0.5, "calibration_error_scaled": 0.25, "test_images": 10}
+    found = {"before": metrics, "after": metrics, "tuned": None, "fresh": [], "dropped": []}
+    shown = lines(found)
+    assert len(shown) == 3 and len({len(line) for line in shown}) == 1
 
 
 def test_only_cuts_can_be_changed() -> None:
