@@ -48,12 +48,23 @@ class Layer:
     stride: Numbers | None
     start: Numbers | None
 
+    @property
+    def phase(self) -> Numbers | None:
+        """Where the lattice lies: `start` modulo `stride`; None where there is no lattice."""
+        if self.start is None or self.stride is None:
+            return None
+        return tuple(at % step for at, step in zip(self.start, self.stride, strict=True))
+
 
 @dataclass(frozen=True)
 class Anatomy:
-    """All layers in the order of the forward pass."""
+    """All layers in the order of the forward pass, and the map that the head makes a vector of.
+
+    `last_map` is what all branches together give; None where no layer makes a vector of a map.
+    """
 
     layers: tuple[Layer, ...]
+    last_map: Layer | None
 
     @property
     def parameters(self) -> int:
@@ -69,11 +80,6 @@ class Anatomy:
     def activation(self) -> int:
         """Bytes of all layers' outputs for one image."""
         return sum(layer.activation for layer in self.layers)
-
-    @property
-    def last_map(self) -> Layer | None:
-        """The last layer whose output is a map; None where there is none."""
-        return next((layer for layer in reversed(self.layers) if len(layer.shape) == 3), None)
 
     def table(self) -> str:
         """Return a line a layer and the totals, as text."""
@@ -109,7 +115,8 @@ def anatomy(net: nn.Module, image_shape: tuple[int, ...], variables: Any = None)
         for path, kind in watch.kinds.items()
         if path not in watch.parents or owned.get(path) or reading.products.get(path)
     ]
-    return Anatomy((*layers, *_elsewhere(owned.get("", 0), reading.products.get("", 0))))
+    elsewhere = _elsewhere(owned.get("", 0), reading.products.get("", 0))
+    return Anatomy((*layers, *elsewhere), _last_map(layers, reading, image_shape))
 
 
 class _Watch:
@@ -131,6 +138,17 @@ class _Watch:
         self.kinds.pop(path, None)
         self.kinds[path] = getattr(module, "method", type(module).__name__)
         return (marked, *rest) if isinstance(y, tuple) else marked
+
+
+def _last_map(
+    layers: list[Layer], reading: receptive.Reading, image_shape: tuple[int, ...]
+) -> Layer | None:
+    """Return what comes to the last layer that makes something else of a map."""
+    entered = {layer.path: reading.entered[layer.path] for layer in layers}
+    heads = [v.path for v in layers if len(v.shape) != 3 and len(entered[v.path].shape) == 4]
+    if not heads:
+        return None
+    return _layer(heads[-1], "input", entered[heads[-1]], image_shape, {}, {})
 
 
 def _owned(params: Any, watch: _Watch) -> dict[str, int]:

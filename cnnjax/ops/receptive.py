@@ -30,7 +30,7 @@ BLIND: Both = (None, None)
 
 @dataclass(frozen=True)
 class Mark:
-    """A layer's output: its views along rows and columns (None: sees nothing), shape, dtype."""
+    """A layer's input or output: its views along rows and columns (None: none), shape, dtype."""
 
     views: Both
     shape: tuple[int, ...]
@@ -39,9 +39,13 @@ class Mark:
 
 @dataclass
 class Reading:
-    """The marks of layers in order, and the products of each; "" is outside of all layers."""
+    """The marks of layers in order, and the products of each; "" is outside of all layers.
+
+    `marks` are of what the layers give, `entered` of what comes to them.
+    """
 
     marks: dict[str, Mark] = field(default_factory=dict)
+    entered: dict[str, Mark] = field(default_factory=dict)
     products: dict[str, int] = field(default_factory=dict)
     open: list[str] = field(default_factory=lambda: [""])
 
@@ -102,11 +106,13 @@ def _follow(equation: Any, seen: Sequence[Both], reading: Reading) -> list[Both]
 
 def _mark(equation: Any, views: Both, reading: Reading) -> None:
     name, aval = equation.params["name"], equation.invars[0].aval
+    mark = Mark(views, aval.shape, aval.dtype)
     if name.startswith(ENTER):
         reading.open.append(name.removeprefix(ENTER))
+        reading.entered[name.removeprefix(ENTER)] = mark
     elif name.startswith(LEAVE):
         reading.open.pop()
-        reading.marks[name.removeprefix(LEAVE)] = Mark(views, aval.shape, aval.dtype)
+        reading.marks[name.removeprefix(LEAVE)] = mark
 
 
 def _branches(equation: Any, seen: Sequence[Both], reading: Reading) -> list[Both]:

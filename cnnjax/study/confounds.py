@@ -3,7 +3,7 @@
     table = confounds(study, runs)           # a row an arm
     matched(study, "flops", {"pool": "max"})   # the study with widths that cost what max costs
 
-`body` is the one place that reads a network's field, lattice and cost.
+`body` says of a network what `nets.anatomy` reads off its traced program.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pandas as pd
 
 from cnnjax import build, data, spec
@@ -25,8 +25,7 @@ from cnnjax.config import Config
 from cnnjax.invariance import sites
 from cnnjax.layers.pooling import POOLS
 from cnnjax.nets import NETS
-from cnnjax.nets.blocks import ConvBlock
-from cnnjax.nets.classifier import Classifier
+from cnnjax.nets.anatomy import Numbers, anatomy
 from cnnjax.study.grid import Study
 from cnnjax.study.results import label
 from cnnjax.study.statistics import distinct
@@ -36,97 +35,58 @@ COLUMNS = (
     *("parameters", "flops", "activation_bytes", "resolution", "receptive_field"),
     *("total_stride", "phase", "constant_gain", "seconds"),
 )
+GLOBAL = "global"
 
 
 @dataclass(frozen=True)
 class Body:
-    """A network on one image: trained values; operations and bytes of all maps; the last map.
+    """A network on one image: trained values; operations and bytes of all layers; the last map.
 
     flops: the compiler's count for the forward pass, a product and a sum being two. field, stride
-    and phase are those of the last map, in pixels: what a unit sees, how far units stand apart, and
-    where the first one's field is centred, modulo the stride.
+    and phase are those of the last map, in pixels, as `nets.anatomy` reads them off the traced
+    program: what a unit sees, how far units stand apart, and where the first one's field is
+    centred, modulo the stride. They are None where units see the whole image or no regular part.
     """
 
     parameters: int
     flops: int
     activation_bytes: int
-    resolution: tuple[int, int]
-    field: tuple[int, int]
-    stride: tuple[int, int]
-    phase: tuple[float, float]
+    resolution: tuple[int, ...]
+    field: Numbers | None
+    stride: Numbers | None
+    phase: Numbers | None
     gain: float
 
 
 def body(net: nn.Module, shape: Shape) -> Body:
     """Return what a network is on images of `shape`; it is traced, not computed."""
-    variables, watch = _variables(net, shape), _Watch(shape)
-
-    def forward(variables: Any, x: jax.Array) -> Any:
-        with nn.intercept_methods(watch):
-            return net.apply(variables, x, train=False)
-
-    jax.eval_shape(forward, variables, _image(shape))
-    last = watch.views[watch.last]
+    variables, gains = _variables(net, shape), _Gains()
+    with nn.intercept_methods(gains):
+        jax.eval_shape(partial(net.apply, train=False), variables, _image(shape))
+    whole = anatomy(net, shape, variables)
+    last = whole.last_map
     return Body(
-        parameters=sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
+        parameters=whole.parameters,
         flops=forward_flops(net, shape),
-        activation_bytes=watch.bytes,
-        resolution=watch.last,
-        field=last.field,
-        stride=last.stride,
-        phase=(last.start[0] % last.stride[0], last.start[1] % last.stride[1]),
-        gain=watch.gain,
+        activation_bytes=whole.activation,
+        resolution=last.shape[:2] if last else shape[:2],
+        field=last.field if last else None,
+        stride=last.stride if last else None,
+        phase=last.phase if last else None,
+        gain=gains.product,
     )
 
 
-@dataclass(frozen=True)
-class _View:
-    """What units of a map see: field and stride, and the first one's centre, in pixels."""
+class _Gains:
+    """Interceptor: the product of the pools' gains on a constant map."""
 
-    field: tuple[int, int] = (1, 1)
-    stride: tuple[int, int] = (1, 1)
-    start: tuple[float, float] = (0.0, 0.0)
-
-    def through(self, window: Any, stride: Any, before: Any) -> _View:
-        """Return the view behind a site that pads `before` cells and looks through `window`."""
-        f, s, at = np.array(self.field), np.array(self.stride), np.array(self.start)
-        wider = f + (np.array(window) - 1) * s
-        at = at + ((np.array(window) - 1) / 2 - np.array(before)) * s
-        return _View(*(tuple(v.tolist()) for v in (wider, s * np.array(stride), at)))
-
-
-class _Watch:
-    """Interceptor: follows maps by their size through convolutions and pools.
-
-    Where branches meet at one size, the wider field counts.
-    """
-
-    def __init__(self, shape: Shape) -> None:
-        self.last = shape[:2]
-        self.views = {self.last: _View()}
-        self.bytes, self.gain = 0, 1.0
+    def __init__(self) -> None:
+        self.product = 1.0
 
     def __call__(self, call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
-        result = call(*args, **kwargs)
-        module = context.module
-        y = result[0] if isinstance(result, tuple) else result
-        if context.method_name == "__call__" and hasattr(y, "ndim"):
-            if sites.is_site(module):
-                self._site(module, args[0].shape, y.shape)
-            if not isinstance(module, Classifier | ConvBlock):
-                self.bytes += y.size * y.dtype.itemsize
-        return result
-
-    def _site(self, module: Any, size: Any, output: Any) -> None:
-        before, after = tuple(size[-3:-1]), tuple(output[-3:-1])
-        site = sites.read(module, before, after)
-        first = [side[0] for side in site.sides]
-        view = self.views.get(before, _View()).through(site.window, site.stride, first)
-        known = self.views.get(after) if after != before else None
-        self.views[after] = view if known is None or view.field > known.field else known
-        self.last = after
-        if sites.is_pool(module):
-            self.gain *= _gain(module)
+        if context.method_name == "__call__" and sites.is_pool(context.module):
+            self.product *= _gain(context.module)
+        return call(*args, **kwargs)
 
 
 def _gain(module: Any) -> float:
@@ -159,9 +119,10 @@ def confounds(study: Study, runs: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return the confound card of every arm of a study: its axes, then COLUMNS.
 
     flops and activation_bytes are of one image's forward pass in float32; receptive_field,
-    total_stride and phase are those of the last map, in pixels; constant_gain is the product of the
-    pools' gains on a constant map, NaN where a trained parameter decides it; seconds is the mean
-    over the finished runs of the arm, NaN without `runs`.
+    total_stride and phase are those of the last map, in pixels, the field "global" and the others
+    None where its units see the whole image or no regular part of it; constant_gain is the product
+    of the pools' gains on a constant map, NaN where a trained parameter decides it; seconds is the
+    mean over the finished runs of the arm, NaN without `runs`.
     """
     configs = _arms(study)
     shapes = _shapes(configs)
@@ -178,6 +139,7 @@ def confounds(study: Study, runs: pd.DataFrame | None = None) -> pd.DataFrame:
 def _row(found: Body) -> dict[str, Any]:
     values = dataclasses.asdict(found)
     renamed = {"field": "receptive_field", "stride": "total_stride", "gain": "constant_gain"}
+    values["field"] = found.field or GLOBAL
     return {renamed.get(name, name): label(value) for name, value in values.items()}
 
 

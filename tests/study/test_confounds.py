@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -48,6 +49,29 @@ def test_gain_and_phase() -> None:
     assert pd.isna(body(build.build_net(learned, 10, SHAPE), SHAPE).gain)
     valid = dataclasses.replace(BASE, pool="mean", padding="VALID", widths=(4,))
     assert body(build.build_net(valid, 10, SHAPE), SHAPE).phase == (2.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("pool", "field", "stride"),
+    # 3 x 3, one of three phases, 3 x 3 of those, one of three again: 3, 5, 11, 17 pixels.
+    [("aps", (17, 17), (9, 9)), *((name, None, None) for name in ("spectral", "lip"))],
+)
+def test_what_a_pool_really_sees(pool: str, field: Any, stride: Any) -> None:
+    """A phase chosen by content may be any of them; a spectrum or a norm over the map sees all."""
+    config = dataclasses.replace(BASE, pool=pool, window=None)
+    found = body(build.build_net(config, 10, SHAPE), SHAPE)
+    assert (found.field, found.stride) == (field, stride)
+    card = confounds(Study(name="s", question="?", base=config, axes={"seed": (0,)})).iloc[0]
+    assert card["receptive_field"] == ("global" if field is None else "17x17")
+
+
+def test_branches_lie_beside_each_other() -> None:
+    """By hand: the widest branch of each inception, 5 x 5, adds 4 units' steps to the field."""
+    shape = (224, 224, 3)
+    found = body(build.build_net(Config(net="googlenet"), 10, shape), shape)
+    stem = 7 + 2 * 2 + 2 * 4 + 2 * 4  # 7/2, pool 3/2, 3 x 3, pool 3/2
+    widest = stem + 2 * 4 * 8 + 2 * 8 + 5 * 4 * 16 + 2 * 16 + 2 * 4 * 32
+    assert (found.field, found.stride) == ((widest, widest), (32, 32))
 
 
 STUDY = Study(
