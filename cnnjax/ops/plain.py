@@ -81,11 +81,22 @@ def _stack(args: Sequence[Any], params: Mapping[str, Any]) -> Sequence[Any]:
     return [lax.concatenate([lax.expand_dims(x, [axis]) for x in args], axis)]
 
 
+def _integer_pow(args: Sequence[Any], params: Mapping[str, Any]) -> Sequence[Any]:
+    # ONNX has Pow alone, which a converter may write with a wider result.
+    (x,), power = args, params["y"]
+    if not 0 < power <= MOST_FACTORS:
+        return [lax.integer_pow(x, power)]
+    return [functools.reduce(lax.mul, [x] * power)]
+
+
+MOST_FACTORS = 16
+
 RULES: Mapping[str, Callable[[Sequence[Any], Mapping[str, Any]], Sequence[Any]]] = {
     "jit": _inline("jaxpr"),
     "custom_jvp_call": _inline("call_jaxpr"),
     "custom_vjp_call": _inline("call_jaxpr"),
     "cond": _branch,
+    "integer_pow": _integer_pow,
     "platform_index": _default_platform,
     "stack": _stack,
     "unstack": _unstack,

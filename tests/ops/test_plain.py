@@ -56,6 +56,14 @@ def test_the_same_numbers_from_plain_operations(name: str) -> None:
     assert not {p for p in found if p.startswith("cnnjax")} | (found & odd)
 
 
+@pytest.mark.parametrize("power", [1, 2, 3, 7])
+def test_whole_powers_are_products(power: int) -> None:
+    """An ONNX converter writes powers whose type onnxruntime refuses."""
+    written = plain(lambda x: jax.lax.integer_pow(x, power), X)
+    np.testing.assert_allclose(written(X), np.asarray(X) ** power, rtol=1e-5)
+    assert "integer_pow" not in set(primitives(jax.make_jaxpr(written)(X)))
+
+
 def test_the_control_has_some() -> None:
     found = set(primitives(jax.make_jaxpr(FUNCTIONS["mean"])(X)))
     assert any(name.startswith("cnnjax") for name in found)
