@@ -4,7 +4,7 @@
         print(event.trial_id, event.kind)
 
 Ray places each trial where its CPUs and GPUs are free. The study directory must be one that every
-node sees. Epochs are not reported, only how trials end.
+node sees. Of a trial it is reported when it starts and how it ends, not its epochs.
 """
 
 from __future__ import annotations
@@ -41,15 +41,16 @@ OBJECT_STORE_BYTES = 100_000_000  # results are a few kB; Ray would take 30 % of
 def run(jobs: Sequence[Job], work: Work, resources: Resources) -> Iterator[Event]:
     """Run the jobs as Ray tasks, each with the CPUs and GPUs it asks for.
 
-    Events come as trials end. Closing the generator (or an exception) cancels what is under way.
-    ValueError where no node is large enough, ConnectionError where no cluster answers.
+    Events come as trials start and end. Closing the generator (or an exception) cancels what is
+    under way. ValueError where no node is large enough, ConnectionError where no cluster answers.
     """
     if resources.options:
         raise ValueError("slurm: options of --engine=slurm, not of --engine=ray")
     queue = Queue(collections.deque(jobs))
     most = max((job.threads for job in jobs), default=1)
     with _connected(resources, resources.cpus or most) as ray:
-        task = ray.remote(max_retries=0)(_task)  # crashes are counted by the queue, in every engine
+        # Crashes are counted by the queue, in every engine. A task streams what it yields.
+        task = ray.remote(max_retries=0, num_returns="streaming")(_task)
         limit = _room(ray, resources, resources.cpus or most)
         flying: dict[Any, Job] = {}
         try:
@@ -58,18 +59,23 @@ def run(jobs: Sequence[Job], work: Work, resources: Resources) -> Iterator[Event
                     job = queue.waiting.popleft()
                     flying[_submit(task, work, job, resources)] = job
                 (ready, *_), _ = ray.wait(list(flying), num_returns=1)
-                yield from _outcome(ray, ready, flying.pop(ready), queue)
+                events, over = _news(ray, ready, flying[ready], queue)
+                if over:
+                    del flying[ready]
+                yield from events
         finally:
             for ready in flying:
                 ray.cancel(ready, force=True)
 
 
-def _task(work: Work, job: Job) -> Ends:
-    return attempt(work, job, _ignore)
+def _task(work: Work, job: Job) -> Iterator[Ends]:
+    """Yield that the trials have started, then how they ended."""
+    yield job.events("started", None)
+    yield attempt(work, job, _ignore)
 
 
 def _ignore(event: Event) -> None:
-    """Leave an epoch's line to metrics.jsonl: a task has no way to its driver before it ends."""
+    """Leave an epoch's line to metrics.jsonl: work runs through before its task yields again."""
 
 
 def _submit(task: Any, work: Work, job: Job, resources: Resources) -> Any:
@@ -84,10 +90,11 @@ def _submit(task: Any, work: Work, job: Job, resources: Resources) -> Any:
     return options.remote(work, job)
 
 
-def _outcome(ray: Any, ready: Any, job: Job, queue: Queue) -> Ends:
+def _news(ray: Any, ready: Any, job: Job, queue: Queue) -> tuple[Ends, bool]:
+    """Return the next events of a job's task, and whether they are its last."""
     deaths = ray.exceptions
     try:
-        ends = ray.get(ready)
+        events = ray.get(next(ready))
     except (
         deaths.WorkerCrashedError,
         deaths.NodeDiedError,
@@ -95,13 +102,15 @@ def _outcome(ray: Any, ready: Any, job: Job, queue: Queue) -> Ends:
         deaths.ObjectLostError,
     ) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
-        return queue.crashed(job, f"its Ray worker died ({type(error).__name__}: {reason})")
+        return queue.crashed(job, f"its Ray worker died ({type(error).__name__}: {reason})"), True
     except deaths.LocalRayletDiedError:  # no other try could reach Ray either
         raise ConnectionError("address: the Ray node that this study talks to has died") from None
     except deaths.RayError as error:
         text = str(error).strip().splitlines()[-1]
         raise RuntimeError(f"trial {job.name} could not run under Ray: {text}") from None
-    return queue.ended(ends)
+    if all(event.kind == "started" for event in events):
+        return events, False
+    return queue.ended(events), True
 
 
 @contextlib.contextmanager

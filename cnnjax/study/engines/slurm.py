@@ -4,7 +4,7 @@
         print(event.trial_id, event.kind)
 
 The driver may end: jobs that Slurm has go on, and the next driver takes over those still there.
-Epochs are not reported, only how trials end.
+Of a trial it is reported when Slurm says that it runs and how it ends, not its epochs.
 """
 
 from __future__ import annotations
@@ -31,16 +31,24 @@ from cnnjax.study.engines.interface import (
 )
 
 POLL_SECONDS = 0.2
+RUNNING = "RUNNING"
 MINUTES = 60  # of a job, unless --slurm=time=... says otherwise
 LOCAL = "local"
 
 
 @dataclass
 class Flight:
-    """A job that Slurm has."""
+    """A job that Slurm has; `started` once it has been told that it runs."""
 
     job: Job
     handle: Any
+    started: bool = False
+
+    def begins(self) -> bool:
+        """Return whether it is seen to run for the first time."""
+        begins = not self.started and self.handle.state == RUNNING
+        self.started = self.started or begins
+        return begins
 
 
 def run(jobs: Sequence[Job], work: Work, resources: Resources) -> Iterator[Event]:
@@ -65,6 +73,9 @@ def run(jobs: Sequence[Job], work: Work, resources: Resources) -> Iterator[Event
             for flight in ended:
                 flights.remove(flight)
                 yield from _outcome(flight, queue)
+            for flight in flights:
+                if flight.begins():
+                    yield from flight.job.events("started", None)
             if not ended:
                 time.sleep(POLL_SECONDS)
     finally:

@@ -1,15 +1,16 @@
-"""Ray as far as the engine asks, in one process: tasks run when they are waited for.
+"""Ray as far as the engine asks, in one process: a task goes on when its next news is asked for.
 
     ray = make(nodes=[{"CPU": 2.0}])       # to be put into sys.modules["ray"]
 
-A task whose job has `deaths` raises those errors first, one a try, as Ray does.
+A task whose job has `deaths` starts and then raises one of those errors, one a try, as Ray does.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -34,21 +35,30 @@ DEATHS = {
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One call that was asked for."""
+    """One call that was asked for; an iterator of references to what its function yields."""
 
     function: Any
     options: Mapping[str, Any]
     args: Sequence[Any]
 
-    def run(self) -> Any:
-        """Run it as its worker would, or die as its job's configuration says."""
+    def __next__(self) -> Callable[[], Any]:
+        return self._go_on
+
+    def _go_on(self) -> Any:
+        with mock.patch.dict(os.environ, self.options["runtime_env"]["env_vars"]):
+            return next(self._news)
+
+    @cached_property
+    def _news(self) -> Iterator[Any]:
+        """Run it as its worker would, or die after its start as its job's configuration says."""
         job = self.args[1]
         deaths = next(iter(job.trials.values())).get("deaths")
+        stream = self.function(*self.args)
+        yield next(stream)
         if deaths:
             death = deaths.pop(0)
             raise DEATHS[death](f"{death} of {job.name}\nand more")
-        with mock.patch.dict(os.environ, self.options["runtime_env"]["env_vars"]):
-            return self.function(*self.args)
+        yield from stream
 
 
 def make(nodes: Sequence[Mapping[str, float]]) -> Any:
@@ -65,7 +75,7 @@ def make(nodes: Sequence[Mapping[str, float]]) -> Any:
         ray.most = max(ray.most, len(refs))
         return list(refs[:1]), list(refs[1:])
 
-    ray.init, ray.wait, ray.get = init, wait, lambda ref: ref.run()
+    ray.init, ray.wait, ray.get = init, wait, lambda ref: ref()
     ray.is_initialized = lambda: ray.started is not None
     ray.nodes = lambda: [{"Alive": True, "Resources": node} for node in nodes]
     ray.cancel = lambda ref, force: ray.cancelled.append(ref.args[1].name)

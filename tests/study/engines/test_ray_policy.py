@@ -14,6 +14,7 @@ from cnnjax.study.engines import ray as engine
 from cnnjax.study.engines.interface import Event, Job, Resources
 
 MakeJob = Callable[..., Job]
+Tries = Callable[[str], int]
 
 
 @pytest.fixture
@@ -37,9 +38,10 @@ def dying(job: Job, *deaths: str) -> Job:
 
 
 def test_what_ray_is_asked_for(job: MakeJob, ray: Any) -> None:
-    (event,) = run([job("a", "done", threads=2)], Resources(gpus=0.5, cpus=0.25))
+    _, event = run([job("a", "done", threads=2)], Resources(gpus=0.5, cpus=0.25))
     (options,) = ray.options
     assert (options["num_cpus"], options["num_gpus"], options["max_retries"]) == (0.25, 0.5, 0)
+    assert options["num_returns"] == "streaming"
     assert event.body["share"] == "0.450" and event.body["threads"] == "2"
     assert not ray.is_initialized()
 
@@ -59,18 +61,29 @@ def test_no_more_than_asked_for_at_a_time(job: MakeJob, ray: Any) -> None:
     assert ray.most == 2
 
 
+def test_a_trial_is_said_to_run_while_it_runs(job: MakeJob, tries: Tries, ray: Any) -> None:
+    events = engine.run([job("a,b", "done")], made_up.work, Resources())
+    assert [(e.trial_id, e.kind) for e in (next(events), next(events))] == [
+        ("a", "started"),
+        ("b", "started"),
+    ]
+    assert not tries("a")
+    assert [(e.trial_id, e.kind) for e in events] == [("a", "done"), ("b", "done")]
+
+
 @pytest.mark.parametrize("death", ["WorkerCrashedError", "NodeDiedError", "OutOfMemoryError"])
 def test_deaths_are_tried_again(job: MakeJob, ray: Any, death: str) -> None:
     events = run([dying(job("a", "done"), death, death), job("b", "done")], Resources())
-    assert [e.kind for e in events if e.trial_id == "a"] == ["crashed", "crashed", "done"]
-    assert events[0].body == f"its Ray worker died ({death}: {death} of a)"
-    (lost,) = (e for e in run([dying(job("c", "done"), *[death] * 3)], Resources())[2:])
-    assert lost.kind == "lost"
+    kinds = [e.kind for e in events if e.trial_id == "a"]
+    assert kinds == ["started", "crashed", "started", "crashed", "started", "done"]
+    assert events[1].body == f"its Ray worker died ({death}: {death} of a)"
+    lost = run([dying(job("c", "done"), *[death] * 3)], Resources())
+    assert [e.kind for e in lost[1::2]] == ["crashed", "crashed", "lost"]
 
 
 def test_trials_of_one_job_are_tried_together_then_each_alone(job: MakeJob, ray: Any) -> None:
     events = run([dying(job("a,b", "done"), *["OutOfMemoryError"] * 3)], Resources())
-    ends = [(event.trial_id, event.kind) for event in events]
+    ends = [(event.trial_id, event.kind) for event in events if event.kind != "started"]
     assert ends == [*[("a", "crashed"), ("b", "crashed")] * 3, ("a", "done"), ("b", "done")]
 
 
