@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import operator
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +63,10 @@ def _number(convert: Callable[[Any], Any], low: float, high: float, metavar: str
             result = convert(value)
         except TypeError:
             raise TypeError(f"{field}: expected {allowed}, got {value!r}") from None
-        if not (low <= result <= high and math.isfinite(result)):
+        except OverflowError:
+            result = math.inf
+        # Not math.isfinite, which raises where an integer is larger than any float.
+        if not low <= result <= min(high, sys.float_info.max):
             raise ValueError(f"{field}: expected {allowed}, got {value!r}")
         return result
 

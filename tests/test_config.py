@@ -63,6 +63,8 @@ def test_equal_arms_have_one_id() -> None:
         ("lr", -1.0),
         ("dropout", 1.0),
         ("batch_size", 0),
+        ("batch_size", 10**400),
+        ("lr", 10**400),
         ("widths", (8, 0)),
         ("seed", -1),
         ("eval_places", 1),

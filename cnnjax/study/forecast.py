@@ -115,7 +115,7 @@ def _modelled(config: Config) -> float:
 
 def _wall(costs: Sequence[float], workers: int) -> float:
     """Return when the last worker ends, each taking the next trial as soon as it is free."""
-    free = [0.0] * workers
+    free = [0.0] * max(min(workers, len(costs)), 1)
     for cost in costs:
         free[free.index(min(free))] += cost
     return max(free)

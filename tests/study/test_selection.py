@@ -93,6 +93,8 @@ def test_forecast_before_and_after(tmp_path: Path) -> None:
     assert all(seconds > 0 for _, seconds in after.run)
     assert after.seconds == pytest.approx(sum(seconds for _, seconds in after.run))
     assert "6 of 12 trials to run, 3 distinct compilations" in after.text()
+    crowd = forecast(plan(STUDY.trials(), store), workers=10**12)
+    assert crowd.seconds == max(seconds for _, seconds in after.run)
 
 
 def test_every_program_once_before_its_repetitions_and_dear_trials_first():

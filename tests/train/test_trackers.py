@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,27 @@ def scalars(directory: Path) -> list[tuple[str, int, float]]:
     return found
 
 
+def wandb_records(content: bytes) -> Iterator[Any]:
+    """Yield what a .wandb file holds: seven bytes, then records in LevelDB's form of a log.
+
+    A piece has a checksum (4 bytes), a length (2) and a kind (1): whole 1, first 2, middle 3, last
+    4. None crosses a block, nor do the seven bytes of its head.
+    """
+    records = importlib.import_module("wandb.proto.wandb_internal_pb2")
+    at, block, record = 7, 2**15, b""
+    while at < len(content):
+        left = block - at % block
+        if left < 7:
+            at += left
+            continue
+        size, kind = int.from_bytes(content[at + 4 : at + 6], "little"), content[at + 6]
+        record += content[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):
+            yield records.Record.FromString(record)
+            record = b""
+
+
 @pytest.mark.extra
 def test_tensorboard_keeps_each_point_once(tmp_path: Path) -> None:
     tell(opened("tensorboard", tmp_path), 1, {**RUN, "status": "stopped"})
@@ -94,10 +116,24 @@ def test_wandb_offline_keeps_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for name in ("CONFIG", "CACHE", "DATA"):
         monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / name))
     tell(watch, 2)
-    (kept,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
-    assert RUN["id"] in kept.name
-    content = kept.read_bytes()
-    assert all(word in content for word in (b"train/loss", b"images_per_second", b"accuracy"))
+    (path,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
+    assert RUN["id"] in path.name
+    kept = list(wandb_records(path.read_bytes()))
+    (run,) = (record.run for record in kept if record.HasField("run"))
+    config = {item.key: json.loads(item.value_json) for item in run.config.update}
+    assert RUN["config"].items() <= config.items()
+    points = [
+        (item.nested_key[0], record.history.step.num, json.loads(item.value_json))
+        for record in kept
+        for item in record.history.item
+    ]
+    assert [point for point in points if point[0] == "train/loss"] == [
+        ("train/loss", 6, 1.0),
+        ("train/loss", 12, 0.5),
+    ]
+    assert ("train/images_per_second", 6, 20.0) in points
+    summary = [(item.key, item.value_json) for record in kept for item in record.summary.update]
+    assert {("status", '"done"'), ("accuracy", "0.75")} <= {*summary}
 
 
 @pytest.mark.extra
