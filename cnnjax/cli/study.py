@@ -98,7 +98,10 @@ def define_engine(flags: Flags) -> None:
 
 
 def resources(flags: Flags) -> Resources:
-    """Return what the flags of `define_engine` say."""
+    """Return what the flags of `define_engine` say; ValueError for an unknown name in any."""
+    spec.find(ENGINES, flags.engine, "engine")
+    if flags.seeds_strategy is not None:
+        spec.find(SEEDS_STRATEGIES, flags.seeds_strategy, "seeds_strategy")
     return Resources(
         workers=flags.workers,
         cpus=None if flags.cpus is None else _amount("cpus", flags.cpus),
@@ -134,6 +137,8 @@ def show_outlook(
 def match(study: Study, flags: Flags) -> Study:
     """Return the study at the widths that --match and --match_to ask for."""
     if flags.match is None:
+        if flags.match_to is not None:
+            raise ValueError(f"match_to: expected --match as well, got {flags.match_to!r} alone")
         return study
     pairs = [part.partition("=") for part in (flags.match_to or "").split(",") if part]
     for name, _, _ in pairs:

@@ -48,3 +48,19 @@ def test_match_changes_widths_and_ids(tmp_path: Path, capsys: pytest.CaptureFixt
     assert not others[0] & others[1]
     assert main([*words, "--match=time"]) == 2
     assert "match: unknown name 'time'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("word", "text"),
+    [
+        ("--match_to=pool=max", "match_to: expected --match as well, got 'pool=max' alone"),
+        ("--engine=rey", "engine: unknown name 'rey'; did you mean ray"),
+        ("--seeds_strategy=vmaped", "seeds_strategy: unknown name 'vmaped'"),
+    ],
+)
+def test_a_dry_run_overlooks_no_mistake(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], word: str, text: str
+) -> None:
+    assert main([*GRID, f"--out={tmp_path / 'none'}", word]) == 2
+    errors = capsys.readouterr().err
+    assert text in errors and errors.count("\n") == 1
