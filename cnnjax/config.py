@@ -34,6 +34,8 @@ from cnnjax.optimization import LOSSES, OPTIMIZERS, SCHEDULES
 SCHEMA = 2
 # Of what float32 holds, with room for a schedule's arithmetic.
 LARGEST = 1e38
+# Beyond what any network or image has: a slip of the finger, told before memory runs out.
+WIDEST, LONGEST, MOST_IMAGES = 2**16, 2**12, 2**20
 
 
 @dataclass(frozen=True)
@@ -122,13 +124,15 @@ def _check_augment(field: str, value: Any) -> str:
 
 def _check_pair(field: str, value: Any) -> int | pads.Pair:
     rows, columns = pads.pair(value, field)
+    if max(rows, columns) > LONGEST:
+        raise ValueError(f"{field}: expected at most {LONGEST}, got {value!r}")
     return rows if rows == columns else (rows, columns)
 
 
 def _check_widths(field: str, value: Any) -> tuple[int, ...]:
     if not isinstance(value, (tuple, list)):
         value = (value,)
-    return tuple(integer(1).check(field, item) for item in value)
+    return tuple(integer(1, WIDEST).check(field, item) for item in value)
 
 
 def _read_tuple(text: str) -> tuple[int, ...]:
@@ -191,26 +195,30 @@ class Config:
         None, TEXT, "directory of the data files (default: $CNNJAX_DATA)", identity=False
     )
     train_shift: int = knob(
-        2, integer(0, 4096), "training images are moved at random by up to this many pixels"
+        2, integer(0, LONGEST), "training images are moved at random by up to this many pixels"
     )
     augment: str = knob(
         "", AUGMENT, "what is done to training images after that: rows of AUGMENTATIONS and MIXINGS"
     )
     epochs: int | None = knob(None, integer(1, 10**6), "passes over the training images")
-    batch_size: int = knob(64, integer(1), "images a step")
+    batch_size: int = knob(64, integer(1, MOST_IMAGES), "images a step")
     loss: str = knob("cross_entropy", choice(LOSSES), "training loss")
     label_smoothing: float = knob(0.0, real(0.0, 0.99), "label smoothing of the cross-entropy")
     optimizer: str = knob("adam", choice(OPTIMIZERS), "optimiser")
     lr: float = knob(0.003, real(0.0, LARGEST), "peak learning rate")
     momentum: float = knob(0.9, real(0.0, 0.9999), "momentum of sgd and nesterov")
-    weight_decay: float = knob(0.0, real(0.0), "weight decay on kernels, not on biases or norms")
+    weight_decay: float = knob(
+        0.0, real(0.0, LARGEST), "weight decay on kernels, not on biases or norms"
+    )
     schedule: str = knob("cosine", choice(SCHEDULES), "learning rate over the steps")
     warmup: float = knob(0.05, real(0.0, 1.0), "share of the steps that warm the rate up")
-    clip_norm: float | None = knob(None, real(0.0), "largest global norm of a gradient")
+    clip_norm: float | None = knob(None, real(0.0, LARGEST), "largest global norm of a gradient")
     eval_shift: int | None = knob(
-        None, integer(1), "farthest test shift in pixels (default: the data set's own)"
+        None, integer(1, LONGEST), "farthest test shift in pixels (default: the data set's own)"
     )
-    eval_places: int = knob(7, integer(2), "test shifts a side: 7 means a grid of 7 x 7 places")
+    eval_places: int = knob(
+        7, integer(2, LONGEST), "test shifts a side: 7 means a grid of 7 x 7 places"
+    )
     shift_images: int = knob(1000, integer(1), "most test images moved to every place")
     battery: str = knob(
         "cheap",
@@ -257,7 +265,7 @@ class Config:
     )
     data_workers: int | None = knob(
         None,
-        integer(0),
+        integer(0, 1024),
         "processes that read the images through Grain, 0 for threads (default: from memory)",
         identity=False,
     )

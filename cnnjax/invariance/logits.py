@@ -272,7 +272,8 @@ def _check_rows(
     # A batch of copies of one moved image: every row must say what that image said among others.
     copies = np.asarray(chunk(variables, x, *_first(offsets, rows)))
     scale = max(1.0, float(np.abs(first).max()))
-    worst = float(np.abs(copies - first).max())
+    with np.errstate(invalid="ignore"):  # what is not finite is named where the rows are used
+        worst = float(np.abs(copies - first).max())
     if worst > SAME_ROW * scale:
         raise ValueError(
             f"apply: the same image gives logits {worst:.3g} apart in different batches; allowed: "

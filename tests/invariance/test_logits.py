@@ -102,6 +102,7 @@ def hidden_randomness(x):
         (batch_statistics, {}, ValueError, "different batches"),
         (hidden_randomness, {}, ValueError, "different batches"),
         (lambda x: apply(x) / 0.0 * 0.0, {}, ValueError, "not finite for image 0"),
+        (lambda x: apply(x) / 0.0, {}, ValueError, "not finite for image 0"),
         (lambda x: x, {}, ValueError, r"logits \(batch, classes\)"),
         (apply, {"shifts": "some"}, ValueError, "expected 'all'"),
         (apply, {"boundary": "zeros"}, ValueError, "endless"),
