@@ -198,7 +198,18 @@ class Study:
 
     @classmethod
     def from_description(cls, values: Mapping[str, Any]) -> Study:
-        """Inverse of `describe`; of a condition it knows the words and the cells it left out."""
+        """Inverse of `describe`; of a condition it knows the words and the cells it left out.
+
+        ValueError for what `describe` did not write.
+        """
+        try:
+            return cls._described(values)
+        except (AttributeError, KeyError, TypeError) as error:
+            text = f"{type(error).__name__}: {error}"
+            raise ValueError(f"study.json: no description of a study ({text})") from None
+
+    @classmethod
+    def _described(cls, values: Mapping[str, Any]) -> Study:
         axes = {name: tuple(_tuples(axis)) for name, axis in values["axes"].items()}
         contrast = values["contrast"] and Contrast(**_tuples(values["contrast"]))
         base = from_dict(values["base"])

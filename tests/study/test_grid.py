@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -190,3 +191,11 @@ def test_ranges_and_contrasts_that_make_no_sense() -> None:
         Contrast("accuracy", {}, {}, expected=2)
     with pytest.raises(ValueError, match="margin: expected=0 needs"):
         Contrast("accuracy", {}, {}, expected=0)
+
+
+@pytest.mark.parametrize("wrong", [{}, {"axes": 3}, {"contrast": {"no": 1}}, {"base": None}])
+def test_a_description_that_is_none_is_one_line(wrong: dict[str, Any]) -> None:
+    values = wrong and study(stride=(2, 3)).describe() | wrong
+    with pytest.raises(ValueError, match=r"study\.json: no description of a study") as caught:
+        Study.from_description(values)
+    assert "\n" not in str(caught.value)
