@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -67,12 +68,14 @@ def wandb_records(content: bytes) -> Iterator[Any]:
     """
     records = importlib.import_module("wandb.proto.wandb_internal_pb2")
     at, block, record = 7, 2**15, b""
-    while at < len(content):
+    while at + 7 <= len(content):
         left = block - at % block
         if left < 7:
             at += left
             continue
         size, kind = int.from_bytes(content[at + 4 : at + 6], "little"), content[at + 6]
+        if at + 7 + size > len(content):
+            return  # not written to its end yet
         record += content[at + 7 : at + 7 + size]
         at += 7 + size
         if kind in (1, 4):
@@ -118,6 +121,11 @@ def test_wandb_offline_keeps_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     tell(watch, 2)
     (path,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
     assert RUN["id"] in path.name
+    deadline = time.monotonic() + 30
+    # A process of W&B's own writes the file, and may still do so when the run has finished.
+    while not any(record.HasField("exit") for record in wandb_records(path.read_bytes())):
+        assert time.monotonic() < deadline, "the run's end was never written"
+        time.sleep(0.05)
     kept = list(wandb_records(path.read_bytes()))
     (run,) = (record.run for record in kept if record.HasField("run"))
     config = {item.key: json.loads(item.value_json) for item in run.config.update}

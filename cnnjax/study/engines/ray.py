@@ -59,9 +59,10 @@ def run(jobs: Sequence[Job], work: Work, resources: Resources) -> Iterator[Event
                     job = queue.waiting.popleft()
                     flying[_submit(task, work, job, resources)] = job
                 (ready, *_), _ = ray.wait(list(flying), num_returns=1)
-                events, over = _news(ray, ready, flying[ready], queue)
-                if over:
-                    del flying[ready]
+                job = flying.pop(ready)
+                events, over = _news(ray, ready, job, queue)
+                if not over:
+                    flying[ready] = job
                 yield from events
         finally:
             for ready in flying:
