@@ -1,8 +1,8 @@
 """What it takes to compile a training step of a deep network, and the memory the step then needs.
 
-A round traces and compiles afresh; nothing is run. `temporary_bytes` is what the compiled step
-needs beside its state and its batch of 128 images, activations above all. Stock Flax's network is
-the one of `step`.
+The second of two compilations is timed, each traced afresh; nothing is run. `temporary_bytes` is
+what the compiled step needs beside its state and its batch of 128 images, activations above all.
+Stock Flax's network is the one of `step`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def cells() -> Iterator[Cell]:
     """Yield a cell for each network and size of image."""
     for name, config, shape in WORKS:
         labels = {"network": name, "images": "x".join(map(str, shape))}
-        yield Cell(labels, partial(candidates, config, shape))
+        yield Cell(labels, partial(candidates, config, shape), once=True)
 
 
 def candidates(config: Config, shape: Shape) -> Mapping[str, Candidate]:

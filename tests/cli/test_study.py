@@ -36,6 +36,7 @@ def test_only_and_most(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "only: no trial of this grid matches 'pool=min'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_match_changes_widths_and_ids(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*GRID, f"--out={tmp_path / 'none'}"]
     assert main(words) == 0

@@ -145,6 +145,7 @@ def test_equal_arms() -> None:
         assert canonical_arm(text, window, stride) == expected, (text, window, stride)
 
 
+@pytest.mark.slow
 def test_equal_arms_are_equal_functions() -> None:
     x = np.random.default_rng(0).normal(size=(4, 4, 2)).astype(np.float32)
     checked = 0

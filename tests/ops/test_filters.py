@@ -125,6 +125,7 @@ def photo(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_gallery(photo, tmp_path, capsys):
     out = tmp_path / "new" / "gallery"
     assert main(["filters", str(photo), f"--out={out}", "--border", "wrap"]) == 0

@@ -48,6 +48,7 @@ def runs() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@pytest.mark.slow
 def test_tables_say_which_factor_decides(tmp_path: Path) -> None:
     text = page.tables(STUDY, runs())
     assert "| aps | 3 | 2 | 0.900 ± 0.000 |" in text

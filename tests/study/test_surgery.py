@@ -42,6 +42,7 @@ def test_the_same_choice_changes_nothing(trained: Path) -> None:
     assert (found["fresh"], found["dropped"], found["tuned"]) == ([], [], None)
 
 
+@pytest.mark.slow
 def test_selection_by_phase_buys_consistency_with_the_weights_there_are(trained: Path) -> None:
     """APS is exactly invariant whatever the weights; a run of its own keeps them to the bit."""
     before = dict(TrialFiles(trained).variables())

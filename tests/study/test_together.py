@@ -47,6 +47,7 @@ def nobody(trial: str, line: Any) -> None:
     """Hear of an epoch."""
 
 
+@pytest.mark.slow
 def test_each_has_the_files_and_numbers_of_itself_alone(store: Store, tmp_path: Path) -> None:
     told: list[str] = []
     rows = run_together(store, CONFIGS, lambda trial, line: told.append(trial))

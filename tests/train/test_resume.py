@@ -165,6 +165,7 @@ def test_another_run_is_refused_before_anything_is_touched(tmp_path: Path) -> No
         run_in(TrialFiles(out), replace(CONFIG, seed=1))
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_is_status_1_without_a_directory_too(capsys: Any) -> None:
     from cnnjax.cli import main
 

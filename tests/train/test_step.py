@@ -151,6 +151,7 @@ def test_microbatches_add_up_to_the_batch(count: int) -> None:
     assert sums["count"] == 13
 
 
+@pytest.mark.slow
 def test_remat_changes_no_number() -> None:
     (a, _), (b, _) = trained(Net(norm=True), remat=True), trained(Net(norm=True))
     close(a.variables, b.variables, 1e-6)
@@ -165,6 +166,7 @@ def test_low_precision_keeps_float32_state(precision: str) -> None:
     assert not same(a.params, b.params)
 
 
+@pytest.mark.slow
 def test_the_pass_runs_in_the_precision_it_is_told() -> None:
     seen = []
 
@@ -279,6 +281,7 @@ def test_mixed_images_have_the_loss_of_their_targets() -> None:
     assert not same(state.params, trained(Net())[0].params)
 
 
+@pytest.mark.slow
 def test_mixing_sees_the_whole_batch_in_every_microbatch() -> None:
     (a, sums), (b, expected) = mixed(microbatches=4), mixed()
     close(a.params, b.params, 1e-6)

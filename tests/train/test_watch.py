@@ -57,6 +57,7 @@ def test_a_run_is_told_from_start_to_end(tmp_path: Path) -> None:
     assert lines == TrialFiles(tmp_path).metrics() == [line for _, line in book.told[1:3]]
 
 
+@pytest.mark.slow
 def test_a_stopped_run_is_told_again_from_its_start(tmp_path: Path) -> None:
     config, asked = replace(CONFIG, epochs=3), iter([False] * 3)
     book = Book()
