@@ -64,7 +64,9 @@ def run(name: str, workload: Any, seconds: float, only: str) -> dict[str, Any]:
     summary = summarise(rows, workload.GROUP)
     machine = {**environment.describe(threads=torch.threads()), "torch": torch.version()}
     console.print(table(summary))
-    console.print("; ".join(f"{key} {value}" for key, value in machine.items()), highlight=False)
+    console.print(
+        "; ".join(f"{key} {value}" for key, value in machine.items()), highlight=False, markup=False
+    )
     command = environment.command()
     return {
         "workload": name,
