@@ -123,14 +123,7 @@ def train_step(
         key = jax.random.fold_in(state.key, state.step)
         keys = {name: jax.random.fold_in(key, i) for i, name in enumerate(("dropout", "pool"))}
         part = _part(method, len(batch["label"]))
-        whole = part.whole if part else lambda draw, x: draw(x)
-        if augment is not None:
-            change = functools.partial(augment, jax.random.fold_in(key, len(keys)))
-            batch = {**batch, "image": whole(change, batch["image"])}
-        if mix is not None:
-            draw = jax.random.fold_in(key, len(keys) + 1)
-            mixed = whole(lambda pair: mix(draw, *pair), (batch["image"], batch["label"]))
-            batch = {**batch, **dict(zip(("image", "target"), mixed, strict=True))}
+        batch = _changed(batch, augment, mix, key, len(keys), part)
         grads, collections, sums = gradients(state, batch, keys, part)
         if method.axis_name is not None:
             grads, sums = lax.psum((grads, sums), method.axis_name)
@@ -151,6 +144,21 @@ def train_step(
         )
 
     return step
+
+
+def _changed(
+    batch: Batch, augment: Augment | None, mix: Mix | None, key: Any, first: int, part: Part | None
+) -> Batch:
+    """Return the batch augmented and mixed, by the keys numbered `first` and `first` + 1."""
+    whole = part.whole if part else lambda draw, x: draw(x)
+    if augment is not None:
+        change = functools.partial(augment, jax.random.fold_in(key, first))
+        batch = {**batch, "image": whole(change, batch["image"])}
+    if mix is not None:
+        draw = jax.random.fold_in(key, first + 1)
+        mixed = whole(lambda pair: mix(draw, *pair), (batch["image"], batch["label"]))
+        batch = {**batch, **dict(zip(("image", "target"), mixed, strict=True))}
+    return batch
 
 
 def _part(method: Method, rows: int) -> Part | None:
