@@ -123,7 +123,11 @@ def result(rng: np.random.Generator) -> dict[str, Any]:
             "accuracy": rng.random(len(offsets)).tolist(),
             "boundary": "zeros",
         },
-        "certificate": {"verdict": "not examined", "paragraph": "All shifts by multiples. " * 8},
+        "certificate": {
+            "verdict": "exact",
+            "paragraph": "All shifts by multiples. " * 8,
+            "proof": {},
+        },
         "data_sha256": "d" * 64,
         "variables_sha256": rng.bytes(32).hex(),
         "seconds_training": 1.0,

@@ -31,7 +31,7 @@ from cnnjax import spec
 from cnnjax.cli.flags import Flags
 from cnnjax.cli.progress import Progress
 from cnnjax.config import Config, read
-from cnnjax.study import report, results
+from cnnjax.study import results
 from cnnjax.study.confounds import matched
 from cnnjax.study.engines import ENGINES
 from cnnjax.study.engines.interface import Resources
@@ -185,6 +185,8 @@ def execute(study: Study, out: str, **how: Any) -> int:
 
 def show(outcome: Outcome, study: Study, console: Console) -> int:
     """Print table, notes and answer; return the exit status: 1 where a trial failed."""
+    from cnnjax.study import report  # slow to import, and here it has been
+
     by = results.arms(outcome.runs, list(study.axes))
     print_table(outcome.runs, by=by, console=console)
     for note in report.notes(outcome.runs, by):

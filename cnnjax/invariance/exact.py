@@ -35,6 +35,7 @@ from cnnjax.ops.windows import wide
 NORMS = (nn.BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm, nn.RMSNorm)
 EXACT_HEADS = (heads.gap, heads.gmp, heads.gap_gmp, heads.topk_mean, heads.flatten)
 TOO_MANY = 999.0
+NOTHING = 1 << 15  # beyond the exponents of any format
 
 
 class Twin(OfNet):
@@ -204,13 +205,16 @@ def _within(needed: jax.Array, dtype: Any) -> jax.Array:
 
 def _range(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return per image the exponents of the last bit set anywhere and of the largest value."""
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = wide(x)
+    digits = jnp.finfo(x.dtype).nmant
+    whole = jnp.int64 if digits > 23 else jnp.int32
+    pattern = jax.lax.bitcast_convert_type(x, whole)
+    exponent = (pattern >> digits) & (2 * jnp.finfo(x.dtype).maxexp - 1)
+    mantissa = (pattern & ((1 << digits) - 1)) | (1 << digits)
+    exponent = exponent - jnp.finfo(x.dtype).maxexp + 2  # of the power of two above the value
+    trailing = jax.lax.population_count((mantissa & -mantissa) - 1)
     axes = tuple(range(1, x.ndim))
-    mantissa, exponent = jnp.frexp(jnp.abs(x))
-    digits = jnp.finfo(x.dtype).nmant + 1
-    whole = jnp.ldexp(mantissa, digits).astype(jnp.int64 if digits > 24 else jnp.int32)
-    trailing = jax.lax.population_count((whole & -whole) - 1)
-    last = jnp.where(x == 0, 1000, exponent - digits + trailing.astype(exponent.dtype))
-    low = jnp.min(last, axis=axes).astype(jnp.float32)
-    high = jnp.max(jnp.where(x == 0, -1000, exponent), axis=axes).astype(jnp.float32)
-    return jnp.where(low == 1000, 0.0, low), jnp.where(high == -1000, 0.0, high)
+    low = jnp.min(jnp.where(x == 0, NOTHING, exponent - digits - 1 + trailing), axis=axes)
+    high = jnp.max(jnp.where(x == 0, -NOTHING, exponent), axis=axes)
+    low, high = jnp.where(low == NOTHING, 0, low), jnp.where(high == -NOTHING, 0, high)
+    return low.astype(jnp.float32), high.astype(jnp.float32)

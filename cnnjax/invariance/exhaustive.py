@@ -260,7 +260,9 @@ def prove(
     drawn = np.random.default_rng(0).integers(0, size, (5, 2))
     offsets = np.concatenate([[(0, 0), (1, 0), (0, 1)], drawn]) % size
     call = moved.InEvaluation(net)
-    rolled = moved.shift_logits(call, sample, offsets, variables=variables, memory=memory)
+    rolled = moved.shift_logits(
+        call, sample, offsets, variables=variables, memory=memory, quick=True
+    )
     found = _all_shifts(phases, size)[:, offsets[:, 0] * size[1] + offsets[:, 1]]
     worst = float(np.abs(found - rolled).max())
     if not worst <= AGREE * max(1.0, float(np.abs(rolled).max())):
@@ -290,10 +292,9 @@ def _dense_logits(
     """Return (row phases, column phases, N, classes)."""
     distinct = lattice[0] * lattice[1]
     call = functools.partial(_run, moved.InEvaluation(net), variables)
-    one = jax.eval_shape(call, x[:1])
+    one, row = moved.traced(functools.partial(call, x[:1]))
     result = one.dtype.itemsize * len(x) * x.shape[1] * x.shape[2] * one.shape[1]
     most = min(len(x), max(1, batch_size // distinct))
-    row = moved.row_bytes(functools.partial(call, x[:1]))
     rows = moved.within_memory(memory, result=result, row=row, most=most)
     parts = []
     for first in range(0, len(x), rows):

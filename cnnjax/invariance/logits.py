@@ -121,6 +121,7 @@ def shift_logits(
     memory: int = MEMORY,
     batch_size: int = 256,
     check: bool = True,
+    quick: bool = False,
 ) -> np.ndarray:
     """Return the logits (N, K, classes), float32 or wider, of x (N, H, W, C) under K shifts.
 
@@ -133,6 +134,7 @@ def shift_logits(
     all its intermediate arrays; at most `batch_size` moved images run at a time. Raises ValueError
     where even one image does not fit, for NaN logits, and for a function whose answer depends on
     the other images of the batch or changes from call to call (`check=False` saves that one chunk).
+    `quick` compiles with few optimisations, where there are so few images that it takes longest.
     """
     x = images(x)
     offsets = moves.check(_offsets(shifts, x.shape[1:3], boundary), boundary)
@@ -140,6 +142,8 @@ def shift_logits(
     call, variables = _callable(apply, variables)
     one = functools.partial(_chunk, call, boundary)
     rows = rows_that_fit(one, variables, x, offsets, memory=memory, most=batch_size)
+    if quick:
+        one = functools.partial(_quick_chunk(), call, boundary)
     parts = list(_loop(one, variables, x, offsets, rows))
     logits = np.concatenate(parts)[: len(x) * len(offsets)]
     if check:
@@ -180,10 +184,10 @@ def rows_that_fit(
     if most < 1:
         raise ValueError(f"batch_size: expected an int >= 1, got {most}")
     call = functools.partial(chunk, variables, x, *_first(offsets, 1))
-    found = jax.eval_shape(call)
+    found, row = traced(call)
     total = len(x) * len(offsets)
     result = found.dtype.itemsize * total * found.shape[1]
-    return within_memory(memory, result=result, row=row_bytes(call), most=min(most, total))
+    return within_memory(memory, result=result, row=row, most=min(most, total))
 
 
 def within_memory(memory: int, *, result: int, row: int, most: int) -> int:
@@ -197,9 +201,10 @@ def within_memory(memory: int, *, result: int, row: int, most: int) -> int:
     return rows
 
 
-def row_bytes(call: Callable[[], jax.Array]) -> int:
-    """Return the bytes of every intermediate array of call(), as if none were freed."""
-    return _bytes(jax.make_jaxpr(call)().jaxpr)
+def traced(call: Callable[[], jax.Array]) -> tuple[jax.ShapeDtypeStruct, int]:
+    """Return what call() gives and the bytes of all its intermediate arrays, none of them freed."""
+    program, found = jax.make_jaxpr(call, return_shape=True)()
+    return found, _bytes(program.jaxpr)
 
 
 def _offsets(shifts: Any, size: tuple[int, int], boundary: str) -> Any:
@@ -243,12 +248,21 @@ class _Alone:
         return isinstance(other, _Alone) and self.apply == other.apply
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _chunk(
+def _logits_of_moved(
     call: Apply, boundary: str, variables: Any, x: jax.Array, index: jax.Array, offsets: jax.Array
 ) -> jax.Array:
     moved = moves.move(x[index], offsets, boundary)
     return wide(vectors(call(variables, moved)))
+
+
+_chunk = jax.jit(_logits_of_moved, static_argnums=(0, 1))
+
+
+@functools.cache
+def _quick_chunk() -> Callable[..., jax.Array]:
+    # Accelerators' compilers do not know the option, or not by this name.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return jax.jit(_logits_of_moved, static_argnums=(0, 1), compiler_options=options)
 
 
 def _loop(

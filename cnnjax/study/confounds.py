@@ -27,8 +27,7 @@ from cnnjax.layers.pooling import POOLS
 from cnnjax.nets import NETS
 from cnnjax.nets.anatomy import Numbers, anatomy
 from cnnjax.study.grid import Study
-from cnnjax.study.results import label
-from cnnjax.study.statistics import distinct
+from cnnjax.study.results import distinct, label
 
 Shape = tuple[int, int, int]
 COLUMNS = (

@@ -23,7 +23,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.stats import qmc
 
 from cnnjax import build, spec
 from cnnjax.config import FIELDS, Config, from_dict, identity, to_dict, trial_id
@@ -103,6 +102,8 @@ def sampled(
 
 
 def _latin(axes: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    from scipy.stats import qmc  # a second to import, which other studies need not wait for
+
     return qmc.LatinHypercube(axes, rng=rng).random(count)
 
 

@@ -11,6 +11,7 @@ circular shifts (`circular_*`).
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -22,7 +23,7 @@ from cnnjax import build
 from cnnjax.config import Config
 from cnnjax.data import Dataset
 from cnnjax.invariance import battery, structure
-from cnnjax.invariance.certificate import certify
+from cnnjax.invariance.certificate import audit_logits, certify
 from cnnjax.invariance.exhaustive import NotDense, dense
 from cnnjax.invariance.logits import shift_logits
 from cnnjax.invariance.metrics import consistency
@@ -38,12 +39,14 @@ EVAL_BATCH = 256
 class Judgement(NamedTuple):
     """Metrics by name, the grid of places with the accuracy at each, the classes given.
 
-    `seconds_battery` is what the invariance figures took, all circular shifts included.
+    `all_shifts` are the logits (N, H*W, classes) of the first test images at all circular shifts,
+    None where that would take rolling; `seconds_battery` is what the invariance figures took.
     """
 
     metrics: dict[str, float]
     places: dict[str, Any]
     predictions: Predictions
+    all_shifts: np.ndarray | None
     seconds_battery: float
 
 
@@ -81,7 +84,7 @@ def judge(config: Config, net: nn.Module, variables: Any, dataset: Dataset) -> J
     metrics |= MEASURES[config.measure](config, net, variables, dataset)
     grid = {"offsets": offsets.tolist(), "accuracy": by_place.tolist()}
     found = Predictions(dataset.test.labels, given.argmax(axis=-1), predictions, offsets)
-    return Judgement(metrics, grid | {"boundary": dataset.boundary}, found, seconds)
+    return Judgement(metrics, grid | {"boundary": dataset.boundary}, found, exact, seconds)
 
 
 def invariance(
@@ -117,17 +120,29 @@ def calibrate(
 
 
 def guarantee(
-    config: Config, net: nn.Module, variables: Any, dataset: Dataset
+    config: Config, net: nn.Module, variables: Any, dataset: Dataset, all_shifts: np.ndarray | None
 ) -> dict[str, Any] | None:
-    """Return what the network guarantees: its plan, and with the full battery the proof."""
+    """Return what the network guarantees: with the full battery its certificate.
+
+    With the cheap one its plan and, where there are logits `all_shifts` (`Judgement`), their audit;
+    a proof is a matter of the arm and not of the trial, and is left to the report.
+    """
     if config.battery == "none":
         return None
-    if config.battery == "cheap":
-        plan = structure.read(net, variables, dataset.image_shape)
-        return {"verdict": "not examined", "paragraph": plan.sentence()}
-    sample = build.build_input(dataset)(jnp.asarray(dataset.test.images[:2]))
-    found = certify(net, variables, dataset.image_shape, images=sample)
-    return found.to_dict() | {"paragraph": found.paragraph()}
+    if config.battery == "full":
+        sample = build.build_input(dataset)(jnp.asarray(dataset.test.images[:2]))
+        found = certify(net, variables, dataset.image_shape, images=sample)
+        return found.to_dict() | {"paragraph": found.paragraph()}
+    sentences = [structure.read(net, variables, dataset.image_shape).sentence()]
+    known = None
+    if all_shifts is not None:
+        known = audit_logits(variables, all_shifts, dataset.image_shape[:2])
+        sentences.append(known.sentence())
+    return {
+        "verdict": "not examined",
+        "paragraph": " ".join(sentences),
+        "audit": None if known is None else asdict(known),
+    }
 
 
 def places(config: Config, dataset: Dataset) -> np.ndarray:

@@ -20,7 +20,7 @@ import pandas as pd
 
 from cnnjax.study import statistics
 from cnnjax.study.grid import Contrast, Study
-from cnnjax.study.results import HEADLINES, label
+from cnnjax.study.results import HEADLINES, distinct, label
 from cnnjax.study.statistics.family import facts
 from cnnjax.study.store import Store
 from cnnjax.study.table import cells
@@ -166,7 +166,7 @@ def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def provenance(store: Store, runs: pd.DataFrame) -> str:
     """Return where the numbers were made, in one line."""
-    trained = statistics.distinct(runs)
+    trained = distinct(runs)
     first = trained.iloc[0]
     env = store.trial(first["same_as"] or first["id"]).env()
     made = ", ".join(f"{fact} {env.get(fact, 'unknown')}" for fact in FACTS)

@@ -74,6 +74,11 @@ def _columns(trial: Trial) -> dict[str, Any]:
     return values
 
 
+def distinct(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs without those that only repeat another one of them."""
+    return runs[~runs["same_as"].isin(runs["id"])] if "same_as" in runs else runs
+
+
 def label(value: Any) -> Any:
     """Return a value as a table shows it: (3, 2) as 3x2."""
     return "x".join(map(str, value)) if isinstance(value, tuple) else value

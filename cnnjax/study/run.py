@@ -17,7 +17,7 @@ import pandas as pd
 
 from cnnjax import data
 from cnnjax.config import Config, from_dict, identity, to_dict, trial_id
-from cnnjax.study import engines, grid, report, results, seeds
+from cnnjax.study import engines, grid, results, seeds
 from cnnjax.study.engines.interface import Event, Resources
 from cnnjax.study.environment import command
 from cnnjax.study.files import everywhere, is_store
@@ -167,6 +167,9 @@ def conclude(
     store: Store, study: Study, trials: list[Trial], finished: Finished | None = None
 ) -> Outcome:
     """Write tables, figures and report from the results on disk; `finished` are read already."""
+    # Statistics and figures are slow to import, and a study is to start at once.
+    from cnnjax.study import report
+
     finished = Finished(store) if finished is None else finished
     finished.read(dict.fromkeys(trial.owner for trial in trials))
     runs = results.write_tables(store, trials, finished)

@@ -157,7 +157,7 @@ def row(
     start = time.perf_counter()
     judged = judge(config, net, variables, dataset)
     examined = time.perf_counter()
-    certificate = guarantee(config, net, variables, dataset)
+    certificate = guarantee(config, net, variables, dataset, judged.all_shifts)
     seconds_battery = judged.seconds_battery + time.perf_counter() - examined
     arrays = flat(variables)
     if files is not None:

@@ -17,7 +17,9 @@ from cnnjax import build
 from cnnjax.config import Config
 from cnnjax.invariance import certificate as certificates
 from cnnjax.invariance import exact, structure
-from cnnjax.invariance.certificate import certify, finest_lattice, prove
+from cnnjax.invariance.certificate import audit_logits, certify
+from cnnjax.invariance.exhaustive import exhaustive_logits
+from cnnjax.invariance.proof import each_phase, every_shift, finest_lattice, prove
 from cnnjax.layers.pooling import HEADS, pool
 
 SHAPE = (8, 12, 2)
@@ -79,15 +81,56 @@ def test_verdicts(net, verdict):
     assert found.verdict.startswith(verdict)
     assert found.proof.culprit is None and not found.proof.vacuous
     assert (found.audit.first_break is None) == (found.guarantee == "all")
+    brief = certify(net, toy_nets.trained(net, SHAPE), SHAPE, brief=True)
+    assert brief.verdict.startswith(verdict) and brief.audit is None
+    assert brief.proof.shifts < brief.proof.circular_shifts == found.proof.shifts == 96
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("flaw", ["per channel", "bf16 norms", "first of tied", "fixed phase"])
 def test_flawed_samplers_are_refused(flaw):
     net = Broken(flaw)
-    proof = prove(net, toy_nets.trained(net, SHAPE), SHAPE)
-    assert proof.culprit is None and not proof.vacuous
-    assert proof.lattice != (1, 1) and proof.counterexample is not None
+    variables = toy_nets.trained(net, SHAPE)
+    brief = each_phase(structure.read(net, variables, SHAPE), SHAPE[:2])
+    for shifts in (every_shift(SHAPE[:2]), brief):
+        proof = prove(net, variables, SHAPE, shifts)
+        assert proof.culprit is None and not proof.vacuous
+        assert proof.lattice != (1, 1) and proof.counterexample is not None
+
+
+def test_a_brief_certificate_says_what_was_tried_and_audits_what_is_known():
+    net = Toy((MAX,), head="gap")
+    variables, x = toy_nets.trained(net, SHAPE), toy_nets.images(SHAPE)
+    known = audit_logits(variables, exhaustive_logits(net, variables, x), SHAPE[:2])
+    found = certify(net, variables, SHAPE, brief=True, audit=known)
+    assert found.verdict == "exact on the 2 x 2 lattice"
+    text = found.paragraph()
+    assert "12 of 96 shifts" in text and "all 96 circular shifts): logits" in text
+    assert "tied" not in text and "first layer" not in text
+    whole = certify(net, variables, SHAPE, images=x)
+    assert found.audit.deviation == whole.audit.deviation
+    assert found.audit.classes_changed == whole.audit.classes_changed
+
+
+def test_each_phase_is_tried_and_only_where_it_stands_for_the_others():
+    net = Toy((MAX, spec("aps", stride=(1, 3))), head="gap")
+    plan = structure.read(net, toy_nets.trained(net, SHAPE), SHAPE)
+    tried = each_phase(plan, (8, 12))
+    assert {tuple(phase) for phase in tried.offsets % (2, 6)} == set(np.ndindex(2, 6))
+    assert tried.offsets[0].tolist() == [0, 0] and len(tried.offsets) == 12 + 8
+    assert ((tried.offsets >= 0) & (tried.offsets < (8, 12))).all()
+    assert len(each_phase(plan, (9, 12)).offsets) == 9 * 12  # 2 does not divide 9
+    assert len(each_phase(plan, (2, 6)).offsets) == 2 * 6
+
+
+def test_an_unequal_multiple_of_the_stride_leaves_nothing_to_infer():
+    net = Toy((MAX,), head="gap")
+    tried = each_phase(structure.read(net, toy_nets.trained(net, SHAPE), SHAPE), (8, 12))
+    equal = np.ones(len(tried.offsets), bool)
+    equal[1] = False
+    assert finest_lattice(tried.spread(equal)) in ((1, 2), (2, 1))
+    equal[-1] = False
+    assert tried.spread(equal).sum() == 1
 
 
 @pytest.mark.slow
@@ -332,8 +375,9 @@ def test_networks_of_the_table(name, method, head, padding, verdict):
     variables = jax.jit(functools.partial(net.init, train=False))(
         jax.random.key(0), jnp.zeros((1, *shape))
     )
-    found = certify(net, variables, shape)
-    assert found.verdict.startswith(verdict), found.paragraph()
+    for brief in (False, True):
+        found = certify(net, variables, shape, brief=brief)
+        assert found.verdict.startswith(verdict), found.paragraph()
 
 
 def test_finest_lattice():

@@ -105,7 +105,7 @@ BUGS = (
     ),
     Bug(
         "certificates never meet a tied phase",
-        "invariance/certificate.py",
+        "invariance/proof.py",
         "np.stack([first, second, shuffled, even, tied])",
         "np.stack([first, second, shuffled, first, second])",
         "tests/invariance/test_certificate.py::test_flawed_samplers_are_refused",
@@ -168,10 +168,17 @@ BUGS = (
     ),
     Bug(
         "a head that rounds is called broken",
-        "invariance/certificate.py",
+        "invariance/proof.py",
         "elif _rounded(vectors, apart):",
         "elif False:",
         "tests/invariance/test_certificate.py::test_a_head_that_rounds",
+    ),
+    Bug(
+        "a brief proof infers from a stride that does not hold",
+        "invariance/proof.py",
+        "if cell[0, 0]:",
+        "if True:",
+        "tests/invariance/test_certificate.py::test_an_unequal_multiple",
     ),
     Bug(
         "the interior is proved by numbers that do not fit",

@@ -59,7 +59,11 @@ def made_up(config: Config) -> dict[str, Any]:
             "circular_accuracy": accuracy,
         },
         "places": {"offsets": OFFSETS, "accuracy": [accuracy] * 9, "boundary": "circular"},
-        "certificate": {"verdict": "invariant", "paragraph": f"{config.pool} <keeps> shifts."},
+        "certificate": {
+            "verdict": "invariant",
+            "paragraph": f"{config.pool} <keeps> shifts.",
+            "proof": {},
+        },
         "data_sha256": "d" * 64,
         "seconds": 1.5,
     }

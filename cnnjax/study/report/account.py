@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from cnnjax.config import Config
-from cnnjax.study import statistics
 from cnnjax.study.report import rerun
 from cnnjax.study.report.cards import COLUMNS, read_cards
+from cnnjax.study.report.certificates import read_certificates
 from cnnjax.study.report.evidence import Evidence, Source
 from cnnjax.study.report.markup import ABSENT, Markup, join, number, numeric, table, tag
-from cnnjax.study.results import HEADLINES
+from cnnjax.study.results import HEADLINES, distinct
 
 MOST_TRIALS = 2000
 MOST_VALUES = 20
@@ -69,31 +69,38 @@ def _fact(name: str, value: Any, first: Any) -> Markup:
 
 
 def certificates(evidence: Evidence) -> Markup:
-    """Return what each arm guarantees, arms of one guarantee together."""
-    groups: dict[tuple[str, str], list[str]] = {}
-    for arm in evidence.arms:
-        for trial_id in arm.ids[:1]:
-            found = evidence.results[trial_id].get("certificate") or {}
-            text = found.get("paragraph", "")
-            groups.setdefault((found.get("verdict", ""), text), []).append(arm.name)
-    blocks = [_certificate(*key, names) for key, names in groups.items() if key[1]]
-    silent = sum(len(names) for key, names in groups.items() if not key[1])
-    if not blocks:
+    """Return what each arm guarantees, arms of one verdict together, each with its proof."""
+    found = read_certificates(evidence)
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for name, own in found.items():
+        groups.setdefault(own["verdict"], []).append((name, own["paragraph"]))
+    if not groups:
         return Markup("")
+    blocks = [_certificate(verdict, arms) for verdict, arms in groups.items()]
+    silent = len(evidence.arms) - len(found)
     note = tag("p", f"{silent} arms were not examined.", class_="note") if silent else ""
     return join([tag("p", CERTIFICATES), *blocks, note])
 
 
 CERTIFICATES = (
-    "Read off the network's plan, of each arm's first finished run; with --battery=full, proved "
-    "over all circular shifts in exact arithmetic."
+    "Proved in exact arithmetic, of each arm's first finished run: with --battery=cheap at each "
+    "phase of its total stride, with --battery=full at every circular shift and layer by layer."
 )
 
 
-def _certificate(verdict: str, paragraph: str, names: list[str]) -> Markup:
+def _certificate(verdict: str, arms: list[tuple[str, str]]) -> Markup:
     badge = tag("span", verdict, class_="badge") if verdict else ""
-    arms = "; ".join(names[:MOST_VALUES]) + (" ..." if len(names) > MOST_VALUES else "")
-    return tag("div", tag("p", tag("b", arms), " ", badge), tag("p", paragraph), class_="card")
+    names = "; ".join(name for name, _ in arms)
+    proofs = [tag("p", tag("b", name), " ", paragraph) for name, paragraph in arms[:MOST_VALUES]]
+    more = len(arms) - len(proofs)
+    rest = tag("p", f"and {more} more", class_="note") if more else ""
+    count = "The proof" if len(arms) == 1 else f"The {len(arms)} proofs"
+    return tag(
+        "div",
+        tag("p", badge, " ", tag("b", names)),
+        tag("details", tag("summary", count), *proofs, rest),
+        class_="card",
+    )
 
 
 def failures(evidence: Evidence) -> Markup:
@@ -187,7 +194,7 @@ def _command(words: str) -> Markup:
 
 def _facts(evidence: Evidence) -> Iterator[list[Any]]:
     """Yield (what, its distinct values with their numbers of trials)."""
-    trained = statistics.distinct(evidence.runs)
+    trained = distinct(evidence.runs)
     done = trained[trained["status"] == "done"]
     data = zip(done["dataset"], done["data_sha256"], strict=True)
     seeds = [int(s) for s in evidence.runs["seed"].dropna()]

@@ -7,21 +7,20 @@ cards.json holds them by the trial id of the arm at seed 0; a card is a fact of 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 from typing import Any
 
 from cnnjax.config import Config, trial_id
 from cnnjax.study.confounds import COLUMNS, confounds
-from cnnjax.study.files import read_object, write_json
 from cnnjax.study.grid import Study
 from cnnjax.study.report.evidence import Arm, Evidence
+from cnnjax.study.report.kept import keep, kept
 
 __all__ = ["COLUMNS", "read_cards"]
 
 KEPT = "cards.json"
-FACTS = tuple(name for name in COLUMNS if name != "seconds")
+FACTS = frozenset(COLUMNS) - {"seconds"}
 MOST_CARDS = 64
 
 Card = dict[str, Any]
@@ -35,7 +34,7 @@ def read_cards(evidence: Evidence) -> tuple[dict[str, Card], str]:
     configs = {t.id: t.config for s in evidence.sources for t in s.trials}
     found: dict[str, Card] = {}
     problems: dict[str, None] = {}
-    known = _kept(evidence)
+    known = kept(evidence, KEPT, FACTS)
     new = 0
     for arm in evidence.arms[:MOST_CARDS]:
         config = dataclasses.replace(configs[arm.runs["id"].iloc[0]], seed=0)
@@ -49,18 +48,10 @@ def read_cards(evidence: Evidence) -> tuple[dict[str, Card], str]:
         if key in known:
             found[arm.name] = {**known[key], "seconds": _seconds(arm)}
     if new:
-        with contextlib.suppress(OSError):  # they are kept to be quick, and can be made again
-            write_json(evidence.sources[0].store.root / KEPT, known)
+        keep(evidence, KEPT, known)
     if len(evidence.arms) > MOST_CARDS:
         problems[f"Cards of the first {MOST_CARDS} of {len(evidence.arms)} arms."] = None
     return found, " ".join(list(problems)[:3])
-
-
-def _kept(evidence: Evidence) -> dict[str, Card]:
-    known: dict[str, Card] = {}
-    for source in evidence.sources:
-        known |= read_object(source.store.root / KEPT) or {}
-    return {k: v for k, v in known.items() if isinstance(v, dict) and set(FACTS) <= set(v)}
 
 
 def card(config: Config) -> Card:

@@ -23,7 +23,7 @@ from cnnjax.study.statistics.contrast import (
     sentence,
 )
 from cnnjax.study.statistics.factors import factors
-from cnnjax.study.statistics.family import ALPHA, correct, distinct, family, sentences
+from cnnjax.study.statistics.family import ALPHA, correct, family, sentences
 from cnnjax.study.statistics.images import image_family, mcnemar, mcnemar_sentences
 from cnnjax.study.statistics.paired import LEVEL, Paired, examine, interval
 from cnnjax.study.statistics.planning import power, seeds_needed
@@ -37,7 +37,6 @@ __all__ = [
     "compare",
     "correct",
     "default_contrast",
-    "distinct",
     "examine",
     "expectation",
     "factors",

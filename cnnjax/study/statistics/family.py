@@ -21,7 +21,7 @@ import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
 from cnnjax import spec
-from cnnjax.study.results import HEADLINES, label
+from cnnjax.study.results import HEADLINES, distinct, label
 from cnnjax.study.statistics.contrast import UNDECIDED, finite, words
 from cnnjax.study.statistics.paired import LEAST_TO_TEST, LEVEL, Paired, examine
 
@@ -69,11 +69,6 @@ def family(
                 | {"margin": margins.get(metric, math.nan), "note": _note(found, len(paired))}
             )
     return correct(pd.DataFrame(rows, columns=list(COLUMNS)))
-
-
-def distinct(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs without those that only repeat another one of them."""
-    return runs[~runs["same_as"].isin(runs["id"])] if "same_as" in runs else runs
 
 
 def by_seed(runs: pd.DataFrame, by: Sequence[str], metric: str) -> dict[Arm, pd.Series]:

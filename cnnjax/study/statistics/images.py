@@ -22,6 +22,7 @@ from scipy import stats
 from statsmodels.stats import contingency_tables
 
 from cnnjax.study.predictions import PER_IMAGE, Predictions
+from cnnjax.study.results import distinct
 from cnnjax.study.statistics.family import (
     ALPHA,
     COLUMNS,
@@ -30,7 +31,6 @@ from cnnjax.study.statistics.family import (
     adjusted,
     arm_by_arm,
     correct,
-    distinct,
     facts,
     name,
     pair_up,

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from cnnjax.study.statistics.family import by_seed, distinct, family, name
+from cnnjax.study.results import distinct
+from cnnjax.study.statistics.family import by_seed, family, name
 from cnnjax.study.statistics.paired import examine
 
 
