@@ -35,6 +35,7 @@ from cnnjax.ops.windows import wide
 NORMS = (nn.BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm, nn.RMSNorm)
 EXACT_HEADS = (heads.gap, heads.gmp, heads.gap_gmp, heads.topk_mean, heads.flatten)
 TOO_MANY = 999.0
+Range = tuple[jax.Array, jax.Array]
 NOTHING = 1 << 15  # beyond the exponents of any format
 
 
@@ -119,6 +120,8 @@ class Audit:
     bits: list[tuple[str, jax.Array]] = field(default_factory=list)
     vector: jax.Array | None = None
     last: jax.Array | None = None
+    # By identity: most maps are one module's output and the next one's input.
+    ranges: dict[int, tuple[jax.Array, Range]] = field(default_factory=dict)
 
     def __call__(self, call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         module = context.module
@@ -132,7 +135,7 @@ class Audit:
         result = _folded(call, args, kwargs, module)
         y = result[0] if isinstance(result, tuple) else result
         if array.ndim == 4:
-            bits = _needed(module, array, y)
+            bits = self.needed(module, array, y)
             self.bits.append((name(module), bits + TOO_MANY if _rounds(module) else bits))
             if y.ndim == 2 and self.vector is None:
                 self.vector = y
@@ -143,9 +146,22 @@ class Audit:
     def note_head(self, image: jax.Array) -> None:
         """Note what a sum over all places of the last map needs, wherever the net takes it."""
         last = image if self.last is None else self.last
-        low, high = _range(last)
+        low, high = self.range(last)
         needed = high - low + float(np.log2(last.shape[1] * last.shape[2]))
         self.bits.append(("head", _within(needed, last.dtype)))
+
+    def needed(self, module: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+        """Bits (batch,) of the widest partial sum; TOO_MANY where the output has fewer."""
+        low, high = self.range(x)
+        inside = high - low + _reach(module)
+        low_y, high_y = self.range(y) if y.ndim == 4 else (low, high)
+        return _within(jnp.maximum(inside, high_y - low_y), y.dtype)
+
+    def range(self, x: jax.Array) -> Range:
+        """Return `_range` of a map, worked out once."""
+        if id(x) not in self.ranges:
+            self.ranges[id(x)] = x, _range(x)  # x with it, so that its id is not given again
+        return self.ranges[id(x)][1]
 
 
 def _rounds(module: Any) -> bool:
@@ -172,14 +188,6 @@ def _folded(call: Callable[..., Any], args: Any, kwargs: Any, module: Any) -> An
 
 def _per_channel(module: Any) -> bool:
     return all(np.ndim(leaf) <= 1 for leaf in jax.tree.leaves(module.variables))
-
-
-def _needed(module: Any, x: jax.Array, y: jax.Array) -> jax.Array:
-    """Bits (batch,) of the widest partial sum; TOO_MANY where the output's format has fewer."""
-    low, high = _range(x)
-    inside = high - low + _reach(module)
-    low_y, high_y = _range(y) if y.ndim == 4 else (low, high)
-    return _within(jnp.maximum(inside, high_y - low_y), y.dtype)
 
 
 def _reach(module: Any) -> Any:

@@ -40,6 +40,7 @@ from cnnjax.layers.pooling import POOLS
 from cnnjax.ops import heads
 from cnnjax.ops import padding as pads
 from cnnjax.ops import shifts as moves
+from cnnjax.ops.compiling import quick_jit
 from cnnjax.ops.windows import wide
 
 AGREE = 1e-4
@@ -281,9 +282,16 @@ def _dense_pass(net: nn.Module, phases: Phases, variables: Any, x: jax.Array) ->
         return moved.vectors(moved.InEvaluation(net)(variables, x), "net")
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def _run(call: moved.OfNet, variables: Any, x: jax.Array) -> jax.Array:
     return wide(_dense_pass(call.net, Phases(), variables, x))
+
+
+_traced_run = jax.jit(_run, static_argnums=0)
+
+
+@functools.cache
+def _compiled_run() -> Callable[..., jax.Array]:
+    return quick_jit(_run, static_argnums=0)  # which asks for the platform: not at import
 
 
 def _dense_logits(
@@ -291,15 +299,15 @@ def _dense_logits(
 ) -> np.ndarray:
     """Return (row phases, column phases, N, classes)."""
     distinct = lattice[0] * lattice[1]
-    call = functools.partial(_run, moved.InEvaluation(net), variables)
-    one, row = moved.traced(functools.partial(call, x[:1]))
+    of_net = moved.InEvaluation(net)
+    one, row = moved.traced(functools.partial(_traced_run, of_net, variables, x[:1]))
     result = one.dtype.itemsize * len(x) * x.shape[1] * x.shape[2] * one.shape[1]
     most = min(len(x), max(1, batch_size // distinct))
     rows = moved.within_memory(memory, result=result, row=row, most=most)
-    parts = []
+    run, parts = _compiled_run(), []
     for first in range(0, len(x), rows):
         index = np.minimum(np.arange(first, first + rows), len(x) - 1)
-        parts.append(np.asarray(call(x[index])).reshape(*lattice, rows, -1))
+        parts.append(np.asarray(run(of_net, variables, x[index])).reshape(*lattice, rows, -1))
     return np.concatenate(parts, axis=2)[:, :, : len(x)]
 
 

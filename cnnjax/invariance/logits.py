@@ -26,6 +26,7 @@ import numpy as np
 from jax.extend import core
 
 from cnnjax.ops import shifts as moves
+from cnnjax.ops.compiling import quick_jit
 from cnnjax.ops.windows import wide
 
 Apply = Callable[..., Any]
@@ -260,9 +261,7 @@ _chunk = jax.jit(_logits_of_moved, static_argnums=(0, 1))
 
 @functools.cache
 def _quick_chunk() -> Callable[..., jax.Array]:
-    # Accelerators' compilers do not know the option, or not by this name.
-    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    return jax.jit(_logits_of_moved, static_argnums=(0, 1), compiler_options=options)
+    return quick_jit(_logits_of_moved, level=0, static_argnums=(0, 1))
 
 
 def _loop(

@@ -16,7 +16,7 @@ from cnnjax.config import Config
 from cnnjax.data import Dataset
 from cnnjax.train.parallel import make_plan
 from cnnjax.train.step import eval_step
-from cnnjax.train.training import build_step, first_state
+from cnnjax.train.training import build_step, creation
 
 
 def cost(config: Config, net: nn.Module, dataset: Dataset) -> dict[str, int]:
@@ -27,7 +27,7 @@ def cost(config: Config, net: nn.Module, dataset: Dataset) -> dict[str, int]:
     """
     plan = make_plan(None, 1)
     tx = build.build_optimizer(config, 1)
-    state = jax.eval_shape(lambda: first_state(config, plan, net, tx, dataset))
+    state = jax.eval_shape(creation(config, plan, net, tx, dataset), jax.random.key(0))
     rows = config.batch_size
     batch = {
         "image": jax.ShapeDtypeStruct((rows, *dataset.image_shape), np.uint8),

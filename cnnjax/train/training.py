@@ -20,6 +20,7 @@ import numpy as np
 from cnnjax import build
 from cnnjax.config import Config
 from cnnjax.data import Dataset, Split
+from cnnjax.ops.compiling import quick_jit
 from cnnjax.train import processes
 from cnnjax.train.batches import Batch, feed
 from cnnjax.train.checkpoints import Checkpoints
@@ -189,6 +190,13 @@ def first_state(
     config: Config, plan: Plan, net: nn.Module, tx: Any, dataset: Dataset
 ) -> TrainState:
     """Return the state before the first step, on every device of the plan."""
-    how = method(config, plan)
-    create = jax.jit(lambda key: create_state(net, tx, key, dataset.image_shape, how))
+    create = quick_jit(creation(config, plan, net, tx, dataset))
     return plan.replicate(create(jax.random.key(config.seed)))
+
+
+def creation(
+    config: Config, plan: Plan, net: nn.Module, tx: Any, dataset: Dataset
+) -> Callable[[jax.Array], TrainState]:
+    """Return key -> the state before the first step."""
+    how = method(config, plan)
+    return lambda key: create_state(net, tx, key, dataset.image_shape, how)

@@ -57,7 +57,7 @@ class Listed(nn.Module):
 
 
 NETS = [
-    Silent(),
+    pytest.param(Silent(), marks=pytest.mark.slow),
     Deterministic(),
     Listed([2, 3]),
     nn.Sequential([conv(), nn.relu, conv(strides=2), nn.relu, mean]),

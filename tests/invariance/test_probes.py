@@ -56,6 +56,7 @@ def test_circular_nets_cannot_tell_similar_from_dissimilar(head, limit):
     assert np.abs(zeros(variables, x) - moved).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_full_borders_cannot_tell_them_apart_either_unless_a_bias_fills_the_ring():
     """The maps are those of the endless plane, and 8 divides the 16 rows; true at any weights."""
     x, _ = probes.red_green("test", 40)

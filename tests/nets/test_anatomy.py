@@ -183,7 +183,12 @@ def test_known_fields(name: str, last: str, field: int, stride: int) -> None:
 GIGA = {"alexnet": 0.71, "vgg16": 15.47, "resnet18": 1.81, "resnet50": 4.09, "googlenet_3x3": 1.50}
 
 
-@pytest.mark.parametrize("name", GIGA)
+DEEP = ("resnet50", "googlenet_3x3")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in DEEP else name for name in GIGA]
+)
 def test_products_are_the_published_ones(name: str) -> None:
     body = published(name)
     assert body.flops / 2e9 == pytest.approx(GIGA[name], abs=0.006)
@@ -229,6 +234,7 @@ def test_parameters_layer_by_layer(name: str) -> None:
         assert len(found) == len(LAYERS[name])
 
 
+@pytest.mark.slow
 def test_a_bottlenecks_stride_is_at_its_3_x_3() -> None:
     """As in the models in common use; there is no option-A projection in CIFAR's networks."""
     layers = {v.path: v for v in published("resnet50").layers}
@@ -254,7 +260,9 @@ def test_groups_cost_half() -> None:
     assert layers["conv2/conv"].flops == 2 * 27 * 27 * 256 * 25 * 48
 
 
-@pytest.mark.parametrize("name", ["stn", "googlenet", "resnet20_cifar"])
+@pytest.mark.parametrize(
+    "name", ["stn", pytest.param("googlenet", marks=pytest.mark.slow), "resnet20_cifar"]
+)
 def test_every_parameter_is_some_layers(name: str) -> None:
     card = NETS[name]
     net = card.module(num_classes=card.classes, **card.defaults)

@@ -160,10 +160,11 @@ def train(name: str, arm: Arm) -> None:
 
 
 LEARNT = ("base_cnn_b", ("lps", 2, "SAME"))
-FAST = (("cnn", ("mixed", 3, "CIRCULAR")), pytest.param(*LEARNT, marks=pytest.mark.slow))
+SAMPLE = (("cnn", ("mixed", 3, "CIRCULAR")), LEARNT)
 
 
-@pytest.mark.parametrize(("name", "arm"), FAST)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "arm"), SAMPLE)
 def test_training(name: str, arm: Arm) -> None:
     train(name, arm)
 

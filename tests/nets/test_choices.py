@@ -68,6 +68,7 @@ def test_published_dropout_acts_in_training_alone(name: str) -> None:
     assert run(build(name, dropout=0.0), True).shape == (1, 10)
 
 
+@pytest.mark.slow
 def test_auxiliary_heads_speak_in_training_alone() -> None:
     net = GoogLeNet(num_classes=10, dropout=0.0)
     image = jnp.zeros((2, 64, 64, 3))

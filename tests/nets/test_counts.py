@@ -62,7 +62,12 @@ def count(tree: Any) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
-@pytest.mark.parametrize("name", NETS)
+DEEP = ("resnet101", "resnet152", "resnet110_cifar")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in DEEP else name for name in NETS]
+)
 def test_parameters(name: str) -> None:
     params = shapes(name)
     found = count({key: value for key, value in params.items() if AUXILIARY not in key})

@@ -70,6 +70,7 @@ def test_shape_dtype_and_range_are_kept_and_something_happens(name: str) -> None
     assert real.min() >= -1e-3 and real.max() <= 255.001
 
 
+@pytest.mark.slow
 def test_equal_keys_equal_draws_and_every_image_its_own() -> None:
     same = jnp.broadcast_to(images(1), (8, 12, 9, 3))
     y = apply(STRONG, same)
@@ -107,6 +108,7 @@ def test_shift_moves_by_at_most_its_pixels() -> None:
     assert found == set(places.values())
 
 
+@pytest.mark.slow
 def test_crop_is_a_magnified_part() -> None:
     """Of a plane a + b i + c j every crop is a plane, less steep and within its values."""
     rows, columns = np.indices((24, 24))
@@ -123,6 +125,7 @@ def test_crop_is_a_magnified_part() -> None:
     assert min(areas) > 0.2 and max(areas) > 0.8
 
 
+@pytest.mark.slow
 def test_turning_there_and_back() -> None:
     rows, columns = np.indices((31, 31)) - 15.0
     bump = jnp.asarray(200 * np.exp(-(rows**2 + columns**2 / 3) / 24), jnp.float32)[..., None]
@@ -134,6 +137,7 @@ def test_turning_there_and_back() -> None:
     assert all(np.abs(a - bump).sum() <= 1.05 * far for a in angles)
 
 
+@pytest.mark.slow
 def test_scale_changes_what_is_covered() -> None:
     square = jnp.zeros((33, 33, 1)).at[12:21, 12:21].set(255.0)
     sums = [one("scale", square, jax.random.key(i), factor=2.0).sum() for i in range(60)]
@@ -200,7 +204,7 @@ def test_equalize_and_autocontrast_are_pillow_s(image: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("name", MIXINGS)
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 2, 3))])
 def test_mixed_labels_sum_to_one_and_count_what_is_seen(name: str, seed: int) -> None:
     """Image k is constant k: what is left of it is read off the pixels."""
     count = 6

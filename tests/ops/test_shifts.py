@@ -94,6 +94,7 @@ def test_quarter_turns_are_exact_up_to_rounding(turns):
     np.testing.assert_allclose(turned, np.rot90(x, turns), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_scale_keeps_the_centre_and_one_is_nothing():
     x = np.random.default_rng(3).normal(size=(2, 5, 5, 1)).astype(np.float32)
     np.testing.assert_array_equal(shifts.move(x, 1.0, "scale"), x)

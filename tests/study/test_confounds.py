@@ -65,6 +65,7 @@ def test_what_a_pool_really_sees(pool: str, field: Any, stride: Any) -> None:
     assert card["receptive_field"] == ("global" if field is None else "17x17")
 
 
+@pytest.mark.slow
 def test_branches_lie_beside_each_other() -> None:
     """By hand: the widest branch of each inception, 5 x 5, adds 4 units' steps to the field."""
     shape = (224, 224, 3)

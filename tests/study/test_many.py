@@ -67,7 +67,10 @@ def ways(root: Path, study: Study) -> dict[str, Callable[[], object]]:
     }
 
 
-@pytest.mark.parametrize("way", ["list", "resume", "report", "load"])
+RESUME = pytest.param("resume", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("way", ["list", RESUME, "report", "load"])
 def test_each_file_is_read_once(root: Path, way: str) -> None:
     found = reads(root, ways(root, SMALL)[way])
     assert found["result.json"] == 10  # 12 cells, 2 of which are the same function as others

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from matplotlib.figure import Figure
 from cnnjax.study import figures
 from cnnjax.study.files import read_object, write_bytes
 from cnnjax.study.grid import Study
+from cnnjax.study.report.certificates import read_certificates
 from cnnjax.study.report.evidence import Evidence, Source, gather
 from cnnjax.study.report.page import render
 from cnnjax.study.store import Store
@@ -41,9 +43,12 @@ def write(store: Store, study: Study, runs: pd.DataFrame, results: Mapping[str, 
 
 def write_all(evidence: Evidence, path: Path, folder: Path) -> Path:
     """Write the page at `path`, the figures and the table of all comparisons into `folder`."""
-    draw(evidence, folder)
-    comparisons = evidence.comparisons.to_csv(index=False).encode()
-    write_bytes(folder / "comparisons.csv", comparisons)
+    with ThreadPoolExecutor(1) as aside:
+        proofs = aside.submit(read_certificates, evidence)  # for the page; mostly compilation
+        draw(evidence, folder)
+        comparisons = evidence.comparisons.to_csv(index=False).encode()
+        write_bytes(folder / "comparisons.csv", comparisons)
+        proofs.result()
     return write_page(evidence, path)
 
 
