@@ -434,6 +434,7 @@ def test_zero_padding_breaks_equivariance() -> None:
 # Limits, ties, special values, windows of every size.
 
 
+@pytest.mark.slow
 def test_limits() -> None:
     x = positive((6, 6, 2))
     take = {"window": 3, "stride": 2}

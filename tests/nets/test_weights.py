@@ -70,6 +70,7 @@ def agree(params: dict[str, np.ndarray], variance: Any) -> int:
     return held
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in PRINTED]
 )

@@ -67,6 +67,7 @@ def test_dtype_is_kept(dtype):
         assert shifts.move(x, (1, 1), family).dtype == dtype
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(8, 6), (7, 5)])
 def test_fourier_is_a_roll_at_integers_and_a_group_between(size):
     x = np.random.default_rng(1).normal(size=(2, *size, 3)).astype(np.float32)

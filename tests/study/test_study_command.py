@@ -133,6 +133,7 @@ def test_ctrl_c_says_how_to_resume(command: Command, tmp_path: Path) -> None:
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
 
 
+@pytest.mark.slow
 def test_a_failed_trial_is_recorded_and_the_rest_goes_on(command: Command, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = [*GRID, "--lr=1e38,0.01", "--optimizer=sgd", "--batch_size=4", "--pool=max"]

@@ -179,6 +179,7 @@ def test_float32_agrees(mode: str, count: int) -> None:
     assert difference(one.state, many.state) < 1e-5
 
 
+@pytest.mark.slow
 def test_statistics_of_a_device_are_its_own() -> None:
     """With norm_scope "device" the network is another one, and still one on all devices."""
     with jax.enable_x64():
