@@ -20,7 +20,7 @@ from cnnjax import build
 from cnnjax.config import Config, trial_id
 from cnnjax.study.engines.interface import Event
 from cnnjax.study.grid import Study
-from cnnjax.study.results import label
+from cnnjax.study.results import words
 from cnnjax.study.run import Plan
 from cnnjax.study.selection import relative_cost
 
@@ -136,7 +136,7 @@ class Tally:
 
 def describe(config: Config, axes: Any) -> str:
     """Return what tells a trial from its neighbours: its place on the axes."""
-    return " ".join(f"{axis}={label(getattr(config, axis))}" for axis in axes)
+    return " ".join(f"{axis}={words(getattr(config, axis))}" for axis in axes)
 
 
 def _duration(seconds: float) -> str:

@@ -26,6 +26,7 @@ HEADLINES = {
     "consistency": "shift consistency",
 }
 NOT_TAKEN = "-"
+UNSET = "default"
 
 
 def frame(trials: Sequence[Trial], results: Mapping[str, Any]) -> pd.DataFrame:
@@ -82,6 +83,11 @@ def distinct(runs: pd.DataFrame) -> pd.DataFrame:
 def label(value: Any) -> Any:
     """Return a value as a table shows it: (3, 2) as 3x2."""
     return "x".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+def words(value: Any) -> str:
+    """Return a value as text; None, in a table perhaps NaN, as flags have it: `default`."""
+    return UNSET if value is None or value != value else str(label(value))
 
 
 def summary(

@@ -16,7 +16,7 @@ from cnnjax.study.report.cards import COLUMNS, read_cards
 from cnnjax.study.report.certificates import read_certificates
 from cnnjax.study.report.evidence import Evidence, Source
 from cnnjax.study.report.markup import ABSENT, Markup, join, number, numeric, table, tag
-from cnnjax.study.results import HEADLINES, distinct
+from cnnjax.study.results import HEADLINES, distinct, words
 
 MOST_TRIALS = 2000
 MOST_VALUES = 20
@@ -109,7 +109,7 @@ def failures(evidence: Evidence) -> Markup:
     if failed.empty:
         return Markup("")
     rows = [
-        [*(_text(row[a]) for a in evidence.by), _text(row["seed"]), row["reason"], _id(row["id"])]
+        [*(words(row[a]) for a in evidence.by), words(row["seed"]), row["reason"], _id(row["id"])]
         for row in failed.to_dict("records")[:MOST_TRIALS]
     ]
     header = [*evidence.by, "seed", "reason", "trial"]
@@ -146,10 +146,10 @@ RERUN = (
 
 
 def _trial(evidence: Evidence, row: dict[Any, Any], configs: dict[str, Config]) -> list[Any]:
-    words = rerun.command(configs[row["id"]])
-    shown = tag("details", tag("summary", "command"), tag("code", words))
+    again = rerun.command(configs[row["id"]])
+    shown = tag("details", tag("summary", "command"), tag("code", again))
     return [
-        *(_text(row[axis]) for axis in evidence.by),
+        *(words(row[axis]) for axis in evidence.by),
         numeric(row["seed"], row["seed"]),
         *(numeric(row[metric]) for metric in evidence.main_metrics),
         _id(row["id"]),
@@ -159,10 +159,6 @@ def _trial(evidence: Evidence, row: dict[Any, Any], configs: dict[str, Config]) 
 
 def _id(trial_id: str) -> Markup:
     return tag("td", tag("code", trial_id))
-
-
-def _text(value: Any) -> str:
-    return "none" if value is None or value != value else str(value)
 
 
 def provenance(evidence: Evidence) -> Markup:
@@ -188,8 +184,8 @@ def _source(source: Source) -> Markup:
     )
 
 
-def _command(words: str) -> Markup:
-    return tag("pre", tag("code", words), tabindex=0)
+def _command(text: str) -> Markup:
+    return tag("pre", tag("code", text), tabindex=0)
 
 
 def _facts(evidence: Evidence) -> Iterator[list[Any]]:
@@ -199,7 +195,12 @@ def _facts(evidence: Evidence) -> Iterator[list[Any]]:
     data = zip(done["dataset"], done["data_sha256"], strict=True)
     seeds = [int(s) for s in evidence.runs["seed"].dropna()]
     yield ["seeds", ", ".join(map(str, sorted(set(seeds)))) or ABSENT]
-    yield ["data", _values(f"{name}, sha256 {_text(sha) or 'unknown'}" for name, sha in data)]
+    yield [
+        "data",
+        _values(
+            f"{name}, sha256 {sha if isinstance(sha, str) else 'unknown'}" for name, sha in data
+        ),
+    ]
     names = dict.fromkeys(key for env in evidence.envs.values() for key in env)
     for name in names:
         yield [name, _values(str(env.get(name, "unknown")) for env in evidence.envs.values())]

@@ -11,26 +11,21 @@ import shlex
 from typing import Any
 
 from cnnjax.config import FIELDS, Config, read
-from cnnjax.study.results import label
+from cnnjax.study.results import words
 
 
 def command(config: Config) -> str:
     """Return the shell command that trains this configuration.
 
-    What flags cannot say (a field whose name for "nothing" is `none`) is said in Python instead.
+    What flags cannot say (a directory whose name is `default`) is said in Python instead.
     """
     chosen = {k: getattr(config, k) for k, f in FIELDS.items() if getattr(config, k) != f.default}
-    texts = {name: text(value) for name, value in chosen.items()}
+    texts = {name: words(value) for name, value in chosen.items()}
     if all(_reads_back(name, texts[name], value) for name, value in chosen.items()):
         return shlex.join(["cnnjax", "train", *(f"--{k}={v}" for k, v in texts.items())])
     choices = ", ".join(f"{name}={value!r}" for name, value in chosen.items())
     program = f"import cnnjax; print(cnnjax.run(cnnjax.Config({choices}))['metrics'])"
     return shlex.join(["python", "-c", program])
-
-
-def text(value: Any) -> str:
-    """Return a field's value as its flag has it."""
-    return "none" if value is None else str(label(value))
 
 
 def _reads_back(name: str, flag: str, value: Any) -> bool:

@@ -21,7 +21,7 @@ import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
 from cnnjax import spec
-from cnnjax.study.results import HEADLINES, distinct, label
+from cnnjax.study.results import HEADLINES, UNSET, distinct, label
 from cnnjax.study.statistics.contrast import UNDECIDED, finite, words
 from cnnjax.study.statistics.paired import LEAST_TO_TEST, LEVEL, Paired, examine
 
@@ -86,10 +86,10 @@ def by_seed(runs: pd.DataFrame, by: Sequence[str], metric: str) -> dict[Arm, pd.
 
 
 def arm_by_arm(runs: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[Arm, pd.DataFrame]]:
-    """Yield (arm, its runs) in the order of the table; a field that is None reads "none"."""
+    """Yield (arm, its runs) in the order of the table; a field that is None reads "default"."""
     for key, group in runs.groupby(list(by), sort=False, dropna=False):
         parts: Any = key
-        yield tuple("none" if pd.isna(part) else part for part in parts), group
+        yield tuple(UNSET if pd.isna(part) else part for part in parts), group
 
 
 def pair_up(arms: Sequence[Arm], by: Sequence[str], pairs: Pairs) -> Iterator[tuple[Arm, Arm]]:
