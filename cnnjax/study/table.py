@@ -12,7 +12,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from cnnjax.study.results import HEADLINES, summary
+from cnnjax.study.results import HEADLINES, summary, words
 
 
 def cells(
@@ -26,7 +26,7 @@ def cells(
     rows = []
     table = summary(runs, by, metrics)
     for key, group in runs.groupby(list(by), sort=False, dropna=False):
-        names = [str(part) for part in key]
+        names = [words(part) for part in key]
         place: Any = key if len(key) > 1 else key[0]  # an index of one level has no tuples
         if place in table.index:
             row = table.loc[place]

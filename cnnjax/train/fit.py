@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from cnnjax.data import Split
 from cnnjax.train.batches import Feed, batches
@@ -66,6 +67,14 @@ def fit(
         progress.look(state.params)
         on_epoch(progress.close())
     return state
+
+
+def finite(variables: Any, step: int) -> Any:
+    """Return variables; Diverged where one overflowed in the last step, which no loss has seen."""
+    for path, leaf in flatten_dict(variables, sep="/").items():
+        if not np.isfinite(leaf).all():
+            raise Diverged(f"{path} is not finite after step {step}, the last", step)
+    return variables
 
 
 def evaluate(

@@ -22,6 +22,7 @@ from cnnjax import build
 from cnnjax.config import Config
 from cnnjax.data import Dataset, Split
 from cnnjax.train.batches import permutation, plan_rows
+from cnnjax.train.fit import finite
 from cnnjax.train.parallel import make_plan
 from cnnjax.train.progress import Diverged, Progress
 from cnnjax.train.step import create_state
@@ -70,7 +71,15 @@ def train_seeds(
         seeds=seeds,
         on_epoch=on_epoch,
     )
-    return [failed.get(index) or one_of(states.variables, index) for index in range(len(seeds))]
+    steps = build.epochs(config) * build.steps_per_epoch(config, dataset)
+
+    def outcome(index: int) -> dict[str, Any] | Diverged:
+        try:
+            return failed.get(index) or finite(one_of(states.variables, index), steps)
+        except Diverged as error:
+            return error
+
+    return [outcome(index) for index in range(len(seeds))]
 
 
 def one_of(tree: Any, index: int) -> Any:

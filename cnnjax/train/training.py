@@ -25,7 +25,7 @@ from cnnjax.train import processes
 from cnnjax.train.batches import Batch, feed
 from cnnjax.train.checkpoints import Checkpoints
 from cnnjax.train.epoch import fit_in_chunks, many_steps
-from cnnjax.train.fit import Diverged, Report, fit, ignore, never
+from cnnjax.train.fit import Diverged, Report, finite, fit, ignore, never
 from cnnjax.train.loader import Loader, Pairs
 from cnnjax.train.parallel import Plan, make_plan
 from cnnjax.train.progress import Progress
@@ -66,7 +66,7 @@ def train(
             between=saver(checkpoints, config.checkpoint_every, stop),
             progress=progress,
         )
-        return plan.collect(state.variables)
+        return finite(plan.collect(state.variables), steps)
     except Diverged as error:
         last = None if checkpoints is None else checkpoints.last
         known = "no checkpoint" if last is None else f"last good checkpoint: step {last}"

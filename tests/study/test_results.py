@@ -96,6 +96,13 @@ def test_the_table_shows_spread_n_and_failures(store: Store) -> None:
     assert spread(0.5, float("nan")) == "0.500"
 
 
+def test_a_field_left_as_published_is_told_as_its_flag_has_it() -> None:
+    runs = pd.DataFrame({"norm": [None, "none"], "status": "done", "reason": ""})
+    _, rows = cells(runs.assign(**dict.fromkeys(results.HEADLINES, 0.5)), ["norm"])
+    assert [row[0] for row in rows] == ["default", "none"]
+    assert results.words((3, 2)) == "3x2"
+
+
 def test_distance_curve() -> None:
     places = {"offsets": [[0, 0], [1, 0], [0, -1], [2, 1]], "accuracy": [1.0, 0.5, 0.7, 0.2]}
     distance, accuracy = figures.distance_curve(places)

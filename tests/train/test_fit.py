@@ -83,6 +83,15 @@ def test_divergence_names_step_and_gradients(monkeypatch: pytest.MonkeyPatch, lo
     assert len(lines) == 1
 
 
+def test_what_overflows_in_the_last_step_is_told() -> None:
+    variables = {"params": {"conv": {"kernel": np.ones(3), "bias": np.array([1.0, np.inf])}}}
+    with pytest.raises(Diverged, match="params/conv/bias is not finite after step 7") as caught:
+        loop.finite(variables, 7)
+    assert caught.value.step == 7
+    del variables["params"]["conv"]["bias"]
+    assert loop.finite(variables, 7) is variables
+
+
 def test_going_on_from_any_step_is_as_if_never_stopped() -> None:
     """The position is (epoch, batch); sums of a part of an epoch are carried along."""
 
