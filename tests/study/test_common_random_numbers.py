@@ -101,7 +101,7 @@ def test_every_pool_shares_initial_values(reference: Parameters, pool: str) -> N
 
 @pytest.mark.slow
 @pytest.mark.long
-@pytest.mark.parametrize("net", ["resnet18", "vgg11", "allcnn_c", "lenet5"])
+@pytest.mark.parametrize("net", ["resnet18", "vgg11", "all_cnn_c", "lenet5"])
 def test_deep_networks_share_initial_values(net: str) -> None:
     size = max(32, NETS[net].image[0] if net == "lenet5" else 32)
     shape = (size, size, NETS[net].image[2])
