@@ -252,6 +252,17 @@ def killed(out: Path, kills: int, seed: int) -> None:
     assert status == 0, errors
 
 
+@pytest.mark.slow
+def test_ctrl_c_while_a_checkpoint_is_written_is_one_line(tmp_path: Path) -> None:
+    process = command(tmp_path / "out", "--checkpoint_every=1", "--epochs=9999")
+    wait_for(tmp_path / "out" / "checkpoints" / "3")  # most of the time it waits for the disk
+    process.send_signal(signal.SIGINT)
+    status, errors = end(process)
+    said = [line for line in errors.splitlines() if not line.startswith("epoch ")]
+    assert (status, len(said)) == (130, 1), errors
+    assert "the same command goes on from the last checkpoint" in said[0]
+
+
 def test_kill_9_in_the_middle(calm: Any, tmp_path: Path) -> None:
     killed(tmp_path / "out", 2, seed=0)
     assert numbers(tmp_path / "out") == calm
