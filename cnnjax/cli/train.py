@@ -35,7 +35,7 @@ from cnnjax.config import Config, identity
 from cnnjax.nets.anatomy import anatomy
 from cnnjax.study.compilation import use_cache
 from cnnjax.study.store import Store, TrialFiles
-from cnnjax.study.trial import CHECKPOINTS, failure, limit_threads, measure, run, run_in
+from cnnjax.study.trial import CHECKPOINTS, failure, limit_threads, measure, prepare, run, run_in
 from cnnjax.train import processes
 from cnnjax.train.checkpoints import Checkpoints
 from cnnjax.train.cost import cost
@@ -146,9 +146,11 @@ def _run(config: Config, out: str | None, watch: list[Callback]) -> dict[str, An
     if files.result() is not None:
         return run(config, out)
     if processes.is_first():
+        ready = prepare(config)  # a mistake is told before the directory is anybody's
         try:
             with Store(out).lock():
-                return run_in(files, config, Several([show, *watch]), stop=on_sigterm())
+                watching = Several([show, *watch])
+                return run_in(files, config, watching, stop=on_sigterm(), ready=ready)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("the same command goes on from the last checkpoint") from None
     with Checkpoints(files.root / CHECKPOINTS, owner=identity(config)) as checkpoints:

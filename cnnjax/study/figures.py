@@ -103,9 +103,10 @@ def by_distance(runs: pd.DataFrame, results: Results, line: str, panel: str | No
     for axis, (title, group) in zip(axes, panels, strict=True):
         for style, (name, arm) in zip(_styles(), _groups(group, line), strict=False):
             curves = [distance_curve(_places(row, results)) for row in _records(arm)]
-            distance = curves[0][0]
-            accuracy = np.array([curve[1] for curve in curves])
-            axis.errorbar(distance, accuracy.mean(0), _std(accuracy), label=str(name), **style)
+            # By distance, for an arm's runs may have several grids, as with two data sets.
+            at = pd.DataFrame([dict(zip(*curve, strict=True)) for curve in curves])
+            at = at.sort_index(axis=1)
+            axis.errorbar(at.columns, at.mean(), at.std().fillna(0.0), label=str(name), **style)
         axis.set(title=_title(panel, title), xlabel="shift (px, larger axis)", ylim=(0, 1.02))
     axes[0].set_ylabel("accuracy")
     axes[-1].legend(title=line, fontsize="small", frameon=False)
@@ -113,7 +114,10 @@ def by_distance(runs: pd.DataFrame, results: Results, line: str, panel: str | No
 
 
 def over_canvas(runs: pd.DataFrame, results: Results, line: str, panel: str | None) -> Figure:
-    """Accuracy at every place of the test grid, mean over seeds: a map for each arm."""
+    """Accuracy at every place of the test grid, mean over seeds: a map for each arm.
+
+    Of an arm whose runs have several grids, the first.
+    """
     rows, columns = _groups(runs, line), _groups(runs, panel)
     figure = Figure(
         figsize=(1.2 + 1.45 * len(columns), 0.6 + 1.45 * len(rows)), layout="constrained"
@@ -130,7 +134,9 @@ def over_canvas(runs: pd.DataFrame, results: Results, line: str, panel: str | No
         if j == 0:
             axes[i, j].set_ylabel(str(name), fontsize="small")
         if len(arm):
-            maps = [finite(_places(row, results)["accuracy"]) for row in _records(arm)]
+            places = [_places(row, results) for row in _records(arm)]
+            grid = places[0]["offsets"]
+            maps = [finite(p["accuracy"]) for p in places if p["offsets"] == grid]
             side = round(np.sqrt(maps[0].size))
             image = axes[i, j].imshow(
                 np.mean(maps, 0).reshape(side, side), vmin=0, vmax=1, cmap="cividis"
@@ -202,10 +208,6 @@ def _styles() -> itertools.cycle[dict[str, Any]]:
         {"color": colour, "marker": marker, "markersize": 4, "capsize": 2, "linewidth": 1.2}
         for colour, marker in pairs
     )
-
-
-def _std(values: np.ndarray) -> np.ndarray:
-    return values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1])
 
 
 def _title(axis: str | None, value: Any) -> str:

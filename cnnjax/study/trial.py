@@ -12,7 +12,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -36,37 +36,50 @@ Stop = Callable[[], bool]
 CHECKPOINTS = "checkpoints"  # their directory, in the trial's
 
 
+class Ready(NamedTuple):
+    """A trial loaded and built, and when that began (`time.perf_counter`)."""
+
+    dataset: Dataset
+    net: nn.Module
+    began: float
+
+
 def run(config: Config, out_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
     """Train and measure one trial; return its row {id, status, config, metrics, places, ...}.
 
     With `out_dir` the trial's files are kept there, and a finished trial is returned as it stands;
-    FileExistsError where the directory holds another one. Raises Diverged where the loss stops
-    being finite.
+    FileExistsError where the directory holds another one. ValueError where the network does not
+    fit the images, Diverged where the loss stops being finite.
     """
     if out_dir is None:
         return measure(config)
     files = TrialFiles(out_dir)
     finished = files.result()
     if finished is None:
-        return run_in(files, config)
+        return run_in(files, config, ready=prepare(config))
     if finished["id"] != trial_id(config):
         raise FileExistsError(f"{out_dir} holds another trial, {finished['id']}; choose a new one")
     return finished
 
 
 def run_in(
-    files: TrialFiles, config: Config, watch: Callback = NOBODY, stop: Stop | None = None
+    files: TrialFiles,
+    config: Config,
+    watch: Callback = NOBODY,
+    stop: Stop | None = None,
+    ready: Ready | None = None,
 ) -> dict[str, Any]:
     """Run a trial and keep its files; one that fails is finished too, with its reason.
 
-    A trial with checkpoints goes on from the last one. FileExistsError where the directory is
-    another trial's; Stopped where `stop()` turned true and a checkpoint was written.
+    Who makes it `ready` learns of a mistake before anything is written. A trial with checkpoints
+    goes on from the last one. FileExistsError where the directory is another trial's; Stopped where
+    `stop()` turned true and a checkpoint was written.
     """
     begin(files, config)
     result = header(config) | {"status": "stopped"}
     try:
         watch.start(header(config))
-        result = or_failure(config, lambda: _measured(files, config, watch, stop))
+        result = or_failure(config, lambda: _measured(files, config, watch, stop, ready))
         files.finish(result)
     finally:
         watch.end(result)
@@ -74,7 +87,7 @@ def run_in(
 
 
 def _measured(
-    files: TrialFiles, config: Config, watch: Callback, stop: Stop | None
+    files: TrialFiles, config: Config, watch: Callback, stop: Stop | None, ready: Ready | None
 ) -> dict[str, Any]:
     def on_epoch(line: dict[str, Any]) -> None:
         files.log(line)
@@ -83,7 +96,7 @@ def _measured(
     with Checkpoints(
         files.root / CHECKPOINTS, owner=identity(config), keep=config.checkpoint_keep
     ) as checkpoints:
-        return measure(config, on_epoch, files, checkpoints, stop)
+        return measure(config, on_epoch, files, checkpoints, stop, ready)
 
 
 def begin(files: TrialFiles, config: Config, **env: Any) -> None:
@@ -128,20 +141,27 @@ def measure(
     files: TrialFiles | None = None,
     checkpoints: Checkpoints | None = None,
     stop: Stop | None = None,
+    ready: Ready | None = None,
 ) -> dict[str, Any]:
     """Train the network of `config` and measure it.
 
     `files` keep what it learns from, its variables and its predictions.
     """
-    start = time.perf_counter()
-    limit_threads(config.threads)
-    dataset = data.load(config.dataset, config.data_dir)
+    dataset, net, began = ready or prepare(config)
     if files is not None:
         files.save_data(learnt_from(dataset))
-    net = build.build_net(config, dataset.num_classes, dataset.image_shape)
     variables = train(config, net, dataset, on_epoch, checkpoints=checkpoints, stop=stop)
-    trained = time.perf_counter() - start
+    trained = time.perf_counter() - began
     return row(config, net, variables, dataset, files, seconds=trained)
+
+
+def prepare(config: Config) -> Ready:
+    """Load the data and build the network; ValueError where it does not fit the images."""
+    began = time.perf_counter()
+    limit_threads(config.threads)
+    dataset = data.load(config.dataset, config.data_dir)
+    net = build.build_net(config, dataset.num_classes, dataset.image_shape)
+    return Ready(dataset, net, began)
 
 
 def row(

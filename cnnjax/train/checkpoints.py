@@ -180,7 +180,8 @@ def _open_manager(root: Path, keep: int) -> Any:
     from absl import logging
     from orbax import checkpoint as ocp
 
-    logging.set_verbosity(logging.ERROR)
+    # What goes wrong is raised as well; logged, it would be a traceback, even for Ctrl-C.
+    logging.set_verbosity(logging.FATAL)
     policies = ocp.checkpoint_managers
     me = jax.process_index()
     root.mkdir(parents=True, exist_ok=True)

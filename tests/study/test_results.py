@@ -122,6 +122,21 @@ def test_an_arm_whose_twin_is_not_in_the_grid(store: Store) -> None:
     assert report.notes(runs, ["pool"]) == []
 
 
+def test_runs_with_several_grids_are_drawn_by_distance() -> None:
+    """As where a third axis is the data set: what one distance has is averaged, no more."""
+    rows = [{"id": i, "same_as": None, "pool": "max"} for i in ("a", "b")]
+    near = {"offsets": [[0, 0], [0, 2]], "accuracy": [1.0, 0.5]}
+    far = {"offsets": [[0, 0], [0, 2], [0, 9], [9, 0]], "accuracy": [0.5, 0.5, 0.25, 0.75]}
+    found = {"a": {"places": near}, "b": {"places": far}}
+    runs = pd.DataFrame(rows)
+    line = figures.by_distance(runs, found, "pool", None).axes[0].lines[0]
+    assert line.get_xydata().tolist() == [[0.0, 0.75], [2.0, 0.5], [9.0, 0.5]]
+    square = {"offsets": [[0, 0], [0, 2], [2, 0], [2, 2]], "accuracy": [1.0, 0.5, 0.5, 0.0]}
+    found["a"] = {"places": square}
+    image = figures.over_canvas(runs, found, "pool", None).axes[0].images[0]
+    assert image.get_array().tolist() == [[1.0, 0.5], [0.5, 0.0]]
+
+
 def test_a_single_axis_has_rows_too(store: Store) -> None:
     """An index of one level is keyed by values, not by tuples."""
     runs = results.write_tables(store, STUDY.trials())

@@ -23,7 +23,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from cnnjax.config import Config
 from cnnjax.study.compilation import use_cache
 from cnnjax.study.store import Store, TrialFiles
-from cnnjax.study.trial import run_in
+from cnnjax.study.trial import run, run_in
 from cnnjax.train.checkpoints import CheckpointError
 from cnnjax.train.training import Stopped
 
@@ -189,6 +189,24 @@ def test_what_is_in_use_or_not_ours_is_left_alone(tmp_path: Path, capsys: Any) -
     assert (tmp_path / "config.json").read_text() == "mine: not JSON"
 
 
+@pytest.mark.parametrize("wrong", ["--stride=7", "--dataset=mnist"])
+def test_a_mistake_is_told_before_the_directory_is_anybodys(
+    tmp_path: Path, capsys: Any, wrong: str
+) -> None:
+    from cnnjax.cli import main
+
+    words = [*WORDS, "--pool=aps", "--padding=CIRCULAR", wrong, f"--data_dir={tmp_path}"]
+    assert main(["train", *words, f"--out={tmp_path / 'out'}"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_run_refuses_what_does_not_fit_and_keeps_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="does not divide the map"):
+        run(replace(CONFIG, pool="aps", stride=7, padding="CIRCULAR"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_divergence_names_the_last_good_checkpoint(tmp_path: Path) -> None:
     config = replace(CONFIG, optimizer="sgd", lr=1e36, norm="none", warmup=0.0, checkpoint_every=1)
     result = run_in(TrialFiles(tmp_path / "out"), config)
@@ -234,6 +252,17 @@ def killed(out: Path, kills: int, seed: int) -> None:
     assert status == 0, errors
 
 
+@pytest.mark.slow
+def test_ctrl_c_while_a_checkpoint_is_written_is_one_line(tmp_path: Path) -> None:
+    process = command(tmp_path / "out", "--checkpoint_every=1", "--epochs=9999")
+    wait_for(tmp_path / "out" / "checkpoints" / "3")  # most of the time it waits for the disk
+    process.send_signal(signal.SIGINT)
+    status, errors = end(process)
+    said = [line for line in errors.splitlines() if not line.startswith("epoch ")]
+    assert (status, len(said)) == (130, 1), errors
+    assert "the same command goes on from the last checkpoint" in said[0]
+
+
 def test_kill_9_in_the_middle(calm: Any, tmp_path: Path) -> None:
     killed(tmp_path / "out", 2, seed=0)
     assert numbers(tmp_path / "out") == calm
@@ -242,9 +271,9 @@ def test_kill_9_in_the_middle(calm: Any, tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.slow
 def test_kill_9_at_20_instants(calm: Any, tmp_path: Path) -> None:
-    for run in range(5):
-        killed(tmp_path / str(run), 4, seed=run + 1)
-        assert numbers(tmp_path / str(run)) == calm
+    for number in range(5):
+        killed(tmp_path / str(number), 4, seed=number + 1)
+        assert numbers(tmp_path / str(number)) == calm
 
 
 @pytest.mark.slow
