@@ -123,7 +123,7 @@ def test_nobody_waits_for_proofs_after_an_interrupt(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(writing, "draw", interrupted)
-    monkeypatch.setattr(writing, "read_certificates", lambda evidence: evidence.hurry.wait(60))
+    monkeypatch.setattr(writing, "read_certificates", lambda evidence: evidence.hurry.wait(5))
     with pytest.raises(KeyboardInterrupt):
         writing.write_all(found, tmp_path / "page.html", tmp_path / "figures")
     assert found.hurry.is_set()
