@@ -21,7 +21,7 @@ often a phase was tied, and the first layer whose map does not move with the ima
     certify(net, variables, (32, 32, 3), brief=True, audit=known)
 
 tries each phase of the total stride once, and some of its multiples, in place of all shifts, and
-audits no more than logits that are known already: a small part of the work, and it says so.
+takes the audit of logits that are known already: a small part of the work, and it says so.
 """
 
 from __future__ import annotations
@@ -126,8 +126,9 @@ def certify(
     """Certify what net guarantees for images (H, W, C), at its variables.
 
     `images` (N, H, W, C) are for the audit of the trained net (default: two of noise), unless one
-    is given. `brief` tries the shifts of `each_phase` alone, and makes no audit. Raises ValueError
-    for a shape that is no image and for a net that is not in evaluation mode.
+    is given. `brief` tries the shifts of `each_phase` alone, and audits `images` only where the
+    verdict hangs on it. Raises ValueError for a shape that is no image and for a net that is not in
+    evaluation mode.
     """
     image_shape = _shape(image_shape)
     size = image_shape[:2]
@@ -137,13 +138,18 @@ def certify(
     verdict, guarantee = _verdict(plan, proof)
     if guarantee == "none" and plan.head != "flatten" and not plan.circular:
         verdict, guarantee = _interior(net, variables, image_shape, plan, proof, seed)
-    if audit is None and not brief:
-        if images is None:
-            images = np.random.default_rng(seed).normal(size=(2, *image_shape)).astype(np.float32)
+    undecided = guarantee == "not proved" and _only_rounding(plan, proof)
+    if audit is None and (not brief or (undecided and images is not None)):
+        images = noise(image_shape, seed) if images is None else images
         audit = _whole_audit(net, variables, images, plan, memory)
-    if audit is not None and guarantee == "not proved" and _only_rounding(plan, proof):
+    if audit is not None and undecided:
         verdict, guarantee = _to_tolerance(proof, audit)
     return Certificate(verdict, guarantee, image_shape, plan, proof, audit)
+
+
+def noise(image_shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Return two images of noise (2, H, W, C), for an audit where there are no others."""
+    return np.random.default_rng(seed).normal(size=(2, *image_shape)).astype(np.float32)
 
 
 def audit_logits(variables: Any, logits: np.ndarray, size: Size) -> Audit:

@@ -69,7 +69,7 @@ class TrialFiles:
         FileExistsError where an interrupted try of this trial learnt from something else.
         """
         there = self.data()
-        if there is not None and there["sha256"] != about["sha256"]:
+        if there is not None and there.get("sha256") != about["sha256"]:
             raise FileExistsError(
                 f"{self.root}: the data set is not the one this run began with; choose a new "
                 "directory"
@@ -78,7 +78,7 @@ class TrialFiles:
 
     def data(self) -> dict[str, Any] | None:
         """Return what `save_data` wrote, None where there is nothing."""
-        return read_json(self.root / "data.json")
+        return read_object(self.root / "data.json")
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl; OSError where another process began the trial anew."""

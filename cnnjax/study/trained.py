@@ -54,13 +54,13 @@ class Trained:
 def load(run: str | os.PathLike[str]) -> Trained:
     """Return what a run has trained; OSError or ValueError says why there is nothing to load.
 
-    A run from before data.json was written loads its data set for the recipe.
+    A run whose data.json is missing or holds no recipe loads its data set for it.
     """
     files = TrialFiles(only_trial(Path(run)))
     config = from_dict(files.config())
     variables = unflatten_dict(files.variables(), sep="/")
-    known = files.data()
-    recipe = Recipe(**known["recipe"]) if known else _recipe_of(config)
+    known = (files.data() or {}).get("recipe")
+    recipe = Recipe(**known) if known else _recipe_of(config)
     net = build.build_net(config, len(recipe.classes), recipe.image_shape)
     metrics = (files.result() or {}).get("metrics", {})
     return Trained(files.root, config, recipe, net, variables, metrics.get("temperature", 1.0))

@@ -120,6 +120,21 @@ def test_a_brief_certificate_says_what_was_tried_and_audits_what_is_known():
     assert found.audit.classes_changed == whole.audit.classes_changed
 
 
+@pytest.mark.slow
+def test_a_brief_certificate_audits_where_its_verdict_hangs_on_it():
+    rounding = Toy((APS, spec("softpool", window=2, stride=2, padding="CIRCULAR")), head="gap")
+    x = certificates.noise(SHAPE)
+    variables = toy_nets.trained(rounding, SHAPE)
+    alone = certify(rounding, variables, SHAPE, brief=True)
+    assert alone.guarantee == "not proved" and alone.audit is None
+    found = certify(rounding, variables, SHAPE, brief=True, images=x)
+    assert found.verdict == certify(rounding, variables, SHAPE).verdict
+    assert found.guarantee == "tolerance" and found.audit.images == 2
+    exactly = Toy((MAX,), head="gap")
+    variables = toy_nets.trained(exactly, SHAPE)
+    assert certify(exactly, variables, SHAPE, brief=True, images=x).audit is None
+
+
 def test_each_phase_is_tried_and_only_where_it_stands_for_the_others():
     net = Toy((MAX, spec("aps", stride=(1, 3))), head="gap")
     plan = structure.read(net, toy_nets.trained(net, SHAPE), SHAPE)

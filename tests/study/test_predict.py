@@ -55,10 +55,13 @@ def test_the_data_need_not_be_there(
     assert load(run).recipe.classes == tuple("0123456789")
 
 
-def test_a_run_from_before_recipes_loads_its_data_set(make_run: MakeRun) -> None:
+@pytest.mark.parametrize("left", [None, "{", "[1]", '{"sha256": "-"}'])
+def test_a_run_without_a_recipe_loads_its_data_set(make_run: MakeRun, left: str | None) -> None:
     run = make_run()
     new = load(run)
     (run / "data.json").unlink()
+    if left is not None:
+        (run / "data.json").write_text(left)
     assert load(run).recipe == new.recipe
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from cnnjax.config import trial_id
 from cnnjax.invariance import structure
-from cnnjax.invariance.certificate import Audit, certify
+from cnnjax.invariance.certificate import Audit, certify, noise
 from cnnjax.invariance.proof import HARD_IMAGES, each_phase
 from cnnjax.study import trained
 from cnnjax.study.report.cards import read_cards
@@ -37,12 +37,12 @@ def read_certificates(evidence: Evidence) -> dict[str, Entry]:
     found = {arm.name: own for arm in evidence.arms if (own := _own(evidence, arm))}
     left = {arm.name: arm for arm in evidence.arms if "proof" not in found.get(arm.name, ["proof"])}
     keys = _keys(evidence, left)
-    known = kept(evidence, KEPT, WORDS)
+    known = {key: entry for key, entry in kept(evidence, KEPT, WORDS).items() if _is_text(entry)}
     # Arms that are one function have one run, and need one proof.
     missing = {key: left[name] for name, key in keys.items() if key not in known}
     if missing:
         made = _prove_all(evidence, dict(list(missing.items())[:MOST_PROOFS]))
-        keep(evidence, KEPT, known | {k: entry for k, entry in made.items() if set(entry) >= WORDS})
+        keep(evidence, KEPT, known | {k: entry for k, entry in made.items() if _is_text(entry)})
         known |= made
     return found | {name: _joined(found[name], known.get(key)) for name, key in keys.items()}
 
@@ -57,6 +57,8 @@ def _prove_all(evidence: Evidence, arms: Mapping[str, Arm]) -> dict[str, Entry]:
 def prove(evidence: Evidence, arm: Arm, flops: int | None) -> Entry:
     """Return verdict and paragraph of an arm; {"problem": why} where there can be no proof."""
     first = arm.ids[0]
+    if evidence.hurry.is_set():
+        return {"problem": "Not proved yet: `cnnjax report` goes on with it."}
     try:
         run = trained.load(evidence.homes[first].trial(first).root)
         shape = run.recipe.image_shape
@@ -66,19 +68,26 @@ def prove(evidence: Evidence, arm: Arm, flops: int | None) -> Entry:
             words = f"`cnnjax certify` proves it: {images:,} images through the network."
             return {"problem": words}
         audit = _audit(_own(evidence, arm))
-        found = certify(run.net, run.variables, shape, brief=True, audit=audit)
+        sample = noise(shape)
+        few = flops * len(sample) * shape[0] * shape[1] <= MOST_FLOPS
+        found = certify(
+            run.net, run.variables, shape, images=sample if few else None, brief=True, audit=audit
+        )
     except (ValueError, TypeError, OSError) as error:
         return {"problem": f"No proof: {error}"}
-    return {
-        "verdict": found.verdict,
-        "paragraph": dataclasses.replace(found, audit=None).paragraph(),
-    }
+    if audit is not None:  # which is the run's own, and is said with the run
+        found = dataclasses.replace(found, audit=None)
+    return {"verdict": found.verdict, "paragraph": found.paragraph()}
 
 
 def _own(evidence: Evidence, arm: Arm) -> Entry:
     """Return what the arm's first finished run left; {} where that is nothing."""
-    left = [evidence.results[trial].get("certificate") or {} for trial in arm.ids[:1]]
-    return dict(left[0]) if left and set(left[0]) >= WORDS else {}
+    left: Any = next((evidence.results[trial].get("certificate") for trial in arm.ids[:1]), None)
+    return dict(left) if _is_text(left) else {}
+
+
+def _is_text(entry: Any) -> bool:
+    return isinstance(entry, dict) and all(isinstance(entry.get(word), str) for word in WORDS)
 
 
 def _keys(evidence: Evidence, arms: Mapping[str, Arm]) -> dict[str, str]:
@@ -91,8 +100,14 @@ def _keys(evidence: Evidence, arms: Mapping[str, Arm]) -> dict[str, str]:
 
 
 def _audit(own: Mapping[str, Any]) -> Audit | None:
-    found = own.get("audit")
-    return Audit(**{**found, "lattice": tuple(found["lattice"])}) if found else None
+    """Return the audit that a run left; None where it left none, or one of another version."""
+    try:
+        found = own["audit"]
+        audit = Audit(**{**found, "lattice": tuple(found["lattice"])})
+        audit.sentence()
+    except (KeyError, TypeError, ValueError):
+        return None
+    return audit
 
 
 def _joined(own: Mapping[str, Any], proof: Entry | None) -> Entry:

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from threading import Event
 from typing import Any
 
 import pandas as pd
@@ -89,11 +90,15 @@ class Arm:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything that the sections of a page read."""
+    """Everything that the sections of a page read.
+
+    Once `hurry` is set, what takes long (a proof) is left out of the page.
+    """
 
     sources: Sequence[Source]
     runs: pd.DataFrame
     by: Sequence[str]
+    hurry: Event = field(default_factory=Event)
 
     @cached_property
     def results(self) -> dict[str, Mapping[str, Any]]:

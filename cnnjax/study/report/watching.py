@@ -2,7 +2,8 @@
 
     watch(stores, path, every=2.0)
 
-Nothing is locked and nothing but the page is written, so the study that runs is not disturbed.
+Nothing is locked, and nothing is written but the page and what it worked out (cards.json,
+certificates.json), so the study that runs is not disturbed.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ def watch(
             while (now := _stamps(evidence)) == seen:
                 time.sleep(every)
             evidence, seen = read(), now
+    except KeyboardInterrupt:
+        evidence.hurry.set()
+        raise
     finally:
         write_page(evidence, path)
 

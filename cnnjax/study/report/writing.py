@@ -45,10 +45,14 @@ def write_all(evidence: Evidence, path: Path, folder: Path) -> Path:
     """Write the page at `path`, the figures and the table of all comparisons into `folder`."""
     with ThreadPoolExecutor(1) as aside:
         proofs = aside.submit(read_certificates, evidence)  # for the page; mostly compilation
-        draw(evidence, folder)
-        comparisons = evidence.comparisons.to_csv(index=False).encode()
-        write_bytes(folder / "comparisons.csv", comparisons)
-        proofs.result()
+        try:
+            draw(evidence, folder)
+            comparisons = evidence.comparisons.to_csv(index=False).encode()
+            write_bytes(folder / "comparisons.csv", comparisons)
+            proofs.result()
+        except BaseException:  # Ctrl-C, a full disk: nobody waits for the proofs that are left
+            evidence.hurry.set()
+            raise
     return write_page(evidence, path)
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from report_checks import check
+from report_studies import write_study
 
 from cnnjax.config import Config
+from cnnjax.study.files import write_json
 from cnnjax.study.grid import Study
-from cnnjax.study.report import Source, certificates, gather, render
+from cnnjax.study.report import Source, certificates, gather, kept, render, writing
 from cnnjax.study.report.certificates import KEPT, read_certificates
 from cnnjax.study.report.evidence import Evidence
 from cnnjax.study.run import run_study
@@ -34,6 +37,97 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def evidence(root: Path) -> Evidence:
     return gather([Source.read(Store(root))])
+
+
+AUDIT = {
+    "images": 2,
+    "shifts": 64,
+    "deviation": 0.25,
+    "lattice": [2, 2],
+    "classes_changed": 0.5,
+    "dtype": "float32",
+}
+
+
+def cheap(root: Path, audit: Any = AUDIT) -> Path:
+    """A study whose trials left no proof."""
+
+    def left(config: Config, result: dict[str, Any]) -> dict[str, Any]:
+        return result | {"certificate": {"verdict": "-", "paragraph": "Plan.", "audit": audit}}
+
+    return write_study(root, change=left).root
+
+
+@pytest.fixture
+def proved(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the arms that were proved, by a proof that costs nothing."""
+    names: list[str] = []
+
+    def prove(evidence: Evidence, arm: Any, flops: Any) -> dict[str, str]:
+        names.append(arm.name)
+        return {"verdict": "proved", "paragraph": "Proof."}
+
+    monkeypatch.setattr(certificates, "prove", prove)
+    monkeypatch.setattr(certificates, "read_cards", lambda evidence: ({}, ""))
+    return names
+
+
+def test_a_proof_is_kept_and_the_audit_goes_with_it(tmp_path: Path, proved: list[str]) -> None:
+    root = cheap(tmp_path / "study")
+    for _ in range(2):
+        found = read_certificates(evidence(root))
+        assert len(proved) == len(set(proved)) == len(found) == 6
+        for own in found.values():
+            assert own["verdict"] == "proved"
+            assert own["paragraph"].startswith("Proof. As trained (float32, 2 images, all 64")
+
+
+@pytest.mark.parametrize(
+    "audit",
+    [
+        None,
+        3,
+        [1],
+        AUDIT | {"new": 1},
+        AUDIT | {"lattice": None},
+        AUDIT | {"deviation": "much"},
+        {k: v for k, v in AUDIT.items() if k != "shifts"},
+    ],
+)
+def test_an_audit_of_another_version_is_left_out(
+    tmp_path: Path, proved: list[str], audit: Any
+) -> None:
+    found = read_certificates(evidence(cheap(tmp_path / "study", audit)))
+    assert {own["paragraph"] for own in found.values()} == {"Proof."}
+
+
+@pytest.mark.parametrize("entry", [3, "proved", ["proved"], {"verdict": 3, "paragraph": None}])
+def test_damaged_proofs_are_made_anew(tmp_path: Path, proved: list[str], entry: Any) -> None:
+    root = cheap(tmp_path / "study")
+    good = read_certificates(evidence(root))
+    keys = kept.read_object(root / KEPT) or {}
+    write_json(root / KEPT, dict.fromkeys(keys, entry))
+    assert read_certificates(evidence(root)) == good and len(proved) == 12
+    (root / KEPT).unlink()
+    (root / KEPT).mkdir()  # can be neither read nor written
+    for _ in range(2):
+        assert read_certificates(evidence(root)) == good and len(proved) == 18
+
+
+def test_nobody_waits_for_proofs_after_an_interrupt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = evidence(cheap(tmp_path / "study"))
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(writing, "draw", interrupted)
+    monkeypatch.setattr(writing, "read_certificates", lambda evidence: evidence.hurry.wait(5))
+    with pytest.raises(KeyboardInterrupt):
+        writing.write_all(found, tmp_path / "page.html", tmp_path / "figures")
+    assert found.hurry.is_set()
+    assert "problem" in certificates.prove(found, found.arms[0], 1)
 
 
 @pytest.mark.slow

@@ -72,6 +72,18 @@ def test_ctrl_c_leaves_a_page_that_stays(
     assert errors.count("\n") == 1 and "interrupted" in errors
 
 
+def test_ctrl_c_asks_for_no_more_proofs(half: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(seconds: float) -> None:
+        assert not evidence.hurry.is_set()
+        raise KeyboardInterrupt
+
+    evidence = report.read_all([half], ["half"])
+    monkeypatch.setattr(time, "sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        report.watch(lambda: evidence, half.root / "report.html")
+    assert evidence.hurry.is_set()
+
+
 @pytest.mark.slow
 def test_a_complete_study_ends_at_once_with_its_status(tmp_path: Path) -> None:
     store = write_study(tmp_path / "s", change=fail_max_3)
