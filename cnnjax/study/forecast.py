@@ -23,8 +23,9 @@ from cnnjax.study.results import label
 from cnnjax.study.run import Plan
 from cnnjax.study.selection import relative_cost
 
-# The cost model's speed: small networks on one CPU thread; and what a program takes to compile.
-FLOPS_PER_THREAD, COMPILE_SECONDS = 5e9, 8.0
+# The cost model: the speed of the default study on one CPU thread, and what the first trial of
+# a program takes to compile, on the machine of docs/benchmarks.md.
+FLOPS_PER_THREAD, COMPILE_SECONDS = 30e9, 8.0
 FORWARD_AND_BACKWARD = 3
 
 
@@ -97,9 +98,10 @@ def _from_operations() -> Callable[[Config], float]:
 
     def seconds(config: Config) -> float:
         key = program(config)
-        if key not in seen:
-            seen[key] = _modelled(config)
-        return seen[key]
+        if key in seen:
+            return seen[key]
+        seen[key] = _modelled(config)
+        return COMPILE_SECONDS + seen[key]
 
     return seconds
 
@@ -110,7 +112,7 @@ def _modelled(config: Config) -> float:
     images = FORWARD_AND_BACKWARD * build.epochs(config) * len(dataset.train.labels)
     judged = len(dataset.test.labels) + config.shift_images * config.eval_places**2
     flops = forward_flops(net, dataset.image_shape) * (images + judged)
-    return COMPILE_SECONDS + flops / (FLOPS_PER_THREAD * config.threads)
+    return flops / (FLOPS_PER_THREAD * config.threads)
 
 
 def _wall(costs: Sequence[float], workers: int) -> float:
