@@ -34,8 +34,9 @@ from cnnjax.cli.flags import Flags
 from cnnjax.config import Config, identity
 from cnnjax.nets.anatomy import anatomy
 from cnnjax.study.compilation import use_cache
+from cnnjax.study.keeping import CHECKPOINTS, failure
 from cnnjax.study.store import Store, TrialFiles
-from cnnjax.study.trial import CHECKPOINTS, failure, limit_threads, measure, prepare, run, run_in
+from cnnjax.study.trial import limit_threads, measure, prepare, run, run_in
 from cnnjax.train import processes
 from cnnjax.train.checkpoints import Checkpoints
 from cnnjax.train.cost import cost

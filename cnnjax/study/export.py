@@ -31,9 +31,9 @@ import numpy as np
 from cnnjax.config import to_dict
 from cnnjax.ops.plain import plain
 from cnnjax.study.environment import software
+from cnnjax.study.keeping import fingerprint, flat
 from cnnjax.study.store import write_bytes, write_json
 from cnnjax.study.trained import Trained
-from cnnjax.study.trial import fingerprint, flat
 
 FORMAT = "cnnjax-arrays-1"
 TOLERANCE = 1e-4

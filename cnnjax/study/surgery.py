@@ -25,8 +25,8 @@ from cnnjax import build, data, spec
 from cnnjax.config import Config, from_dict, to_dict, trial_id
 from cnnjax.study.environment import describe
 from cnnjax.study.judge import judge
+from cnnjax.study.keeping import fingerprint, flat
 from cnnjax.study.store import TrialFiles
-from cnnjax.study.trial import fingerprint, flat
 from cnnjax.train.training import finetune
 
 CUTS = ("pool", "window", "stride", "pool_position", "padding", "head")

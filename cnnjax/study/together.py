@@ -16,8 +16,9 @@ from typing import Any
 
 from cnnjax import build, data
 from cnnjax.config import Config, trial_id
+from cnnjax.study.keeping import begin, learnt_from, or_failure
 from cnnjax.study.store import Store, TrialFiles
-from cnnjax.study.trial import begin, learnt_from, limit_threads, or_failure, row, run_in
+from cnnjax.study.trial import limit_threads, row, run_in
 from cnnjax.train.seeds import train_seeds
 from cnnjax.train.watch import OnEpoch
 

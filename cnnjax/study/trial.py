@@ -8,32 +8,26 @@ This is the story of the project, top to bottom; each line's detail is one file 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax
-import numpy as np
-from flax.traverse_util import flatten_dict
 
 from cnnjax import build, data
-from cnnjax.config import Config, from_dict, identity, to_dict, trial_id
+from cnnjax.config import Config, identity, trial_id
 from cnnjax.data import Dataset
-from cnnjax.data.recipe import Recipe
-from cnnjax.study.environment import describe
 from cnnjax.study.judge import guarantee, judge
-from cnnjax.study.rows import failed, header
+from cnnjax.study.keeping import CHECKPOINTS, begin, fingerprint, flat, learnt_from, or_failure
+from cnnjax.study.rows import header
 from cnnjax.study.store import TrialFiles
 from cnnjax.train.checkpoints import Checkpoints
-from cnnjax.train.fit import Diverged, Report, ignore
-from cnnjax.train.training import Stopped, train
+from cnnjax.train.fit import Report, ignore
+from cnnjax.train.training import train
 from cnnjax.train.watch import NOBODY, Callback
 
 Stop = Callable[[], bool]
-CHECKPOINTS = "checkpoints"  # their directory, in the trial's
 
 
 class Ready(NamedTuple):
@@ -99,42 +93,6 @@ def _measured(
         return measure(config, on_epoch, files, checkpoints, stop, ready)
 
 
-def begin(files: TrialFiles, config: Config, **env: Any) -> None:
-    """Open the files of a trial afresh; FileExistsError where they are another one's."""
-    refuse_another(files, config)
-    files.start(
-        to_dict(config),
-        describe(threads=config.threads) | env,
-        goes_on=(files.root / CHECKPOINTS).exists(),
-    )
-
-
-def or_failure(config: Config, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return the row that `run` returns, or the one that says why it raised."""
-    try:
-        return run()
-    except (OSError, Stopped):
-        raise  # a full disk or a missing data file is not the trial's own failure
-    except Exception as error:
-        return failure(config, error)
-
-
-def refuse_another(files: TrialFiles, config: Config) -> None:
-    """Raise FileExistsError where the directory holds a trial, even one half done, of another."""
-    try:
-        there = trial_id(from_dict(files.config()))
-    except FileNotFoundError:
-        if (files.root / "config.json").exists():
-            raise FileExistsError(
-                f"{files.root} holds a config.json that is no trial's; choose a new directory"
-            ) from None
-        return
-    except (ValueError, TypeError):
-        there = "of another version"
-    if there != trial_id(config):
-        raise FileExistsError(f"{files.root} holds another trial, {there}; choose a new directory")
-
-
 def measure(
     config: Config,
     on_epoch: Report = ignore,
@@ -196,36 +154,6 @@ def row(
     }
 
 
-def learnt_from(dataset: Dataset) -> dict[str, Any]:
-    """Return the data set's checksum, its recipe and, for pictures out of files, its splits."""
-    return {
-        "sha256": dataset.checksum,
-        "recipe": Recipe.of(dataset).to_dict(),
-        "splits": {split: list(names) for split, names in dataset.sources.items()},
-    }
-
-
-def failure(config: Config, error: Exception) -> dict[str, Any]:
-    """Return the row of a trial that failed."""
-    kind = "diverged" if isinstance(error, Diverged) else type(error).__name__
-    return failed(config, f"{kind}: {error}".splitlines()[0])
-
-
 def limit_threads(threads: int) -> None:
     """Give JAX's CPU backend this many threads; without effect once it has started."""
     os.environ["NPROC"] = str(threads)
-
-
-def flat(variables: Any) -> dict[str, np.ndarray]:
-    """Return a tree of variables as arrays by slash-separated path."""
-    leaves = flatten_dict(jax.device_get(variables), sep="/")
-    return {path: np.asarray(leaf) for path, leaf in sorted(leaves.items())}
-
-
-def fingerprint(arrays: Mapping[str, np.ndarray]) -> str:
-    """Return the SHA-256 of all variables' paths and bytes: equal fingerprints, equal networks."""
-    digest = hashlib.sha256()
-    for path, array in arrays.items():
-        digest.update(f"{path} {array.dtype} {array.shape}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()

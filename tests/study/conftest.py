@@ -16,8 +16,8 @@ import pytest
 
 from cnnjax import build, data
 from cnnjax.config import Config, to_dict
+from cnnjax.study.keeping import flat, learnt_from
 from cnnjax.study.store import TrialFiles
-from cnnjax.study.trial import flat, learnt_from
 
 sys.path.insert(0, str(Path(__file__).parent))
 

@@ -12,8 +12,8 @@ import pytest
 
 from cnnjax import POOLS, cli, data
 from cnnjax.study import export
+from cnnjax.study.keeping import fingerprint
 from cnnjax.study.trained import load
-from cnnjax.study.trial import fingerprint
 
 MakeRun = Callable[..., Path]
 # What selects by content at evaluation, or draws regions: the converter lacks its operations.
