@@ -73,8 +73,9 @@ def prove(evidence: Evidence, arm: Arm, flops: int | None) -> Entry:
         found = certify(
             run.net, run.variables, shape, images=sample if few else None, brief=True, audit=audit
         )
-    except (ValueError, TypeError, OSError) as error:
-        return {"problem": f"No proof: {error}"}
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        # RuntimeError: an accelerator whose memory a running study holds.
+        return {"problem": f"No proof: {' '.join(str(error).split())}"}
     if audit is not None:  # which is the run's own, and is said with the run
         found = dataclasses.replace(found, audit=None)
     return {"verdict": found.verdict, "paragraph": found.paragraph()}
