@@ -287,11 +287,7 @@ def _run(call: moved.OfNet, variables: Any, x: jax.Array) -> jax.Array:
 
 
 _traced_run = jax.jit(_run, static_argnums=0)
-
-
-@functools.cache
-def _compiled_run() -> Callable[..., jax.Array]:
-    return quick_jit(_run, static_argnums=0)  # which asks for the platform: not at import
+_quick_run = quick_jit(_run, static_argnums=0)
 
 
 def _dense_logits(
@@ -304,10 +300,12 @@ def _dense_logits(
     result = one.dtype.itemsize * len(x) * x.shape[1] * x.shape[2] * one.shape[1]
     most = min(len(x), max(1, batch_size // distinct))
     rows = moved.within_memory(memory, result=result, row=row, most=most)
-    run, parts = _compiled_run(), []
+    parts = []
     for first in range(0, len(x), rows):
         index = np.minimum(np.arange(first, first + rows), len(x) - 1)
-        parts.append(np.asarray(run(of_net, variables, x[index])).reshape(*lattice, rows, -1))
+        parts.append(
+            np.asarray(_quick_run(of_net, variables, x[index])).reshape(*lattice, rows, -1)
+        )
     return np.concatenate(parts, axis=2)[:, :, : len(x)]
 
 

@@ -144,7 +144,7 @@ def shift_logits(
     one = functools.partial(_chunk, call, boundary)
     rows = rows_that_fit(one, variables, x, offsets, memory=memory, most=batch_size)
     if quick:
-        one = functools.partial(_quick_chunk(), call, boundary)
+        one = functools.partial(_quick_chunk, call, boundary)
     parts = list(_loop(one, variables, x, offsets, rows))
     logits = np.concatenate(parts)[: len(x) * len(offsets)]
     if check:
@@ -257,11 +257,7 @@ def _logits_of_moved(
 
 
 _chunk = jax.jit(_logits_of_moved, static_argnums=(0, 1))
-
-
-@functools.cache
-def _quick_chunk() -> Callable[..., jax.Array]:
-    return quick_jit(_logits_of_moved, level=0, static_argnums=(0, 1))
+_quick_chunk = quick_jit(_logits_of_moved, level=0, static_argnums=(0, 1))
 
 
 def _loop(

@@ -11,6 +11,7 @@ larger one: JAX refuses compiler options inside another jit.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -21,9 +22,14 @@ def quick_jit(function: Callable[..., Any], *, level: int = 1, **how: Any) -> Ca
     """Return jax.jit(function, **how), compiled at XLA's optimisation level 0 or 1 on CPU.
 
     Accelerators' compilers take no such option, and are left as they are; so is a JAX that was told
-    to optimise little anyway.
+    to optimise little anyway. The platform is asked for at the first call, not at import.
     """
-    if jax.default_backend() != "cpu" or jax.config.read("jax_disable_most_optimizations"):
-        return jax.jit(function, **how)
-    options: Any = {"xla_backend_optimization_level": level}
-    return jax.jit(function, compiler_options=options, **how)
+
+    @functools.cache
+    def compiled() -> Callable[..., Any]:
+        if jax.default_backend() != "cpu" or jax.config.read("jax_disable_most_optimizations"):
+            return jax.jit(function, **how)
+        options: Any = {"xla_backend_optimization_level": level}
+        return jax.jit(function, compiler_options=options, **how)
+
+    return lambda *args, **kwargs: compiled()(*args, **kwargs)
