@@ -87,36 +87,51 @@ def dense(
     net: nn.Module, variables: Any, x: Any, *, memory: int = moved.MEMORY, batch_size: int = 256
 ) -> Exhaustive:
     """Return `exhaustive` by its dense pass; raises NotDense, with why, where it would loop."""
-    x = moved.images(x)
+    # NumPy's: every way of picking images would be a program of its own to compile.
+    x = np.asarray(moved.images(x))
     size = pads.spatial_size(x)
-    lattice, selects = plan(net, variables, x.shape)
+    planned = plan(net, variables, x.shape)
     # The image of shuffled pixels goes through with the others: one compilation for both.
-    tried = jnp.concatenate([x, _shuffled(x)])
-    phases = _dense_logits(net, variables, tried, lattice, memory=memory, batch_size=batch_size)
-    prove(net, variables, tried[np.array([0, -1])], phases[:, :, [0, -1]], memory=memory)
-    route = "one pass" if selects and lattice == (1, 1) else "dense"
+    tried = np.concatenate([x, _shuffled(x)])
+    phases = _dense_logits(net, variables, tried, planned, memory=memory, batch_size=batch_size)
+    prove(net, variables, tried[[0, -1]], phases[:, :, [0, -1]], memory=memory)
+    route = "one pass" if planned.selects and planned.lattice == (1, 1) else "dense"
     found = moved.finite(_all_shifts(phases[:, :, :-1], size), moves.all_offsets(size))
-    return Exhaustive(found, route, "agrees with rolling on a sample", lattice)
+    return Exhaustive(found, route, "agrees with rolling on a sample", planned.lattice)
 
 
-def plan(net: nn.Module, variables: Any, shape: tuple[int, ...]) -> tuple[Size, bool]:
-    """Return the lattice of phases that a dense pass visits and whether any site selects.
+class Plan(NamedTuple):
+    """What a dense pass will do: the lattice of phases it visits, whether any site selects.
 
-    Nothing is computed. Raises NotDense where a site has no stride-1 form or is not circular, where
-    the head sees the place, and where maps or vectors of different phases meet.
+    `image_bytes` is the size of all its intermediate arrays for one image, `phase_bytes` that of
+    the logits of one phase.
+    """
+
+    lattice: Size
+    selects: bool
+    image_bytes: int
+    phase_bytes: int
+
+
+def plan(net: nn.Module, variables: Any, shape: tuple[int, ...]) -> Plan:
+    """Return what a dense pass of net over images of that shape will do; nothing is computed.
+
+    Raises NotDense where a site has no stride-1 form or is not circular, where the head sees the
+    place, and where maps or vectors of different phases meet.
     """
     phases = Phases()
     # Three images: maps of one would spread to those of all phases without a word.
     image = jax.ShapeDtypeStruct((3, *shape[1:]), jnp.float32)
     try:
-        found = jax.eval_shape(functools.partial(_dense_pass, net, phases), variables, image)
+        found, total = moved.traced(functools.partial(_dense_pass, net, phases), variables, image)
     except (TypeError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise NotDense(f"maps of different phases do not fit together: {first}") from error
     distinct = phases.lattice[0] * phases.lattice[1]
     if found.shape[0] != 3 * distinct:
         raise NotDense(f"expected {distinct} rows of logits an image, got shape {found.shape} of 3")
-    return phases.lattice, phases.selects
+    widest = jnp.promote_types(found.dtype, jnp.float32)
+    return Plan(phases.lattice, phases.selects, total // 3, found.shape[1] * widest.itemsize)
 
 
 class NotDense(Exception):
@@ -254,7 +269,7 @@ def wrapped(x: jax.Array, window: Size) -> jax.Array:
 
 
 def prove(
-    net: nn.Module, variables: Any, sample: jax.Array, phases: np.ndarray, *, memory: int
+    net: nn.Module, variables: Any, sample: np.ndarray, phases: np.ndarray, *, memory: int
 ) -> None:
     """Raise NotDense unless the phases of `sample` (n, H, W, C) are what rolling it gives."""
     size = pads.spatial_size(sample)
@@ -270,11 +285,11 @@ def prove(
         raise NotDense(f"rolling disagrees with the dense pass by {worst:.3g} on a sample")
 
 
-def _shuffled(x: jax.Array) -> jax.Array:
+def _shuffled(x: np.ndarray) -> np.ndarray:
     """Return one image (1, H, W, C) of pixels of x in random places: no two phases alike."""
-    pixels = np.asarray(x[:64]).reshape(-1, x.shape[-1])
+    pixels = x[:64].reshape(-1, x.shape[-1])
     drawn = np.random.default_rng(0).permutation(pixels)[: x.shape[1] * x.shape[2]]
-    return jnp.asarray(drawn.reshape(x[:1].shape))
+    return drawn.reshape(x[:1].shape)
 
 
 def _dense_pass(net: nn.Module, phases: Phases, variables: Any, x: jax.Array) -> Any:
@@ -286,26 +301,23 @@ def _run(call: moved.OfNet, variables: Any, x: jax.Array) -> jax.Array:
     return wide(_dense_pass(call.net, Phases(), variables, x))
 
 
-_traced_run = jax.jit(_run, static_argnums=0)
 _quick_run = quick_jit(_run, static_argnums=0)
 
 
 def _dense_logits(
-    net: nn.Module, variables: Any, x: jax.Array, lattice: Size, *, memory: int, batch_size: int
+    net: nn.Module, variables: Any, x: np.ndarray, planned: Plan, *, memory: int, batch_size: int
 ) -> np.ndarray:
     """Return (row phases, column phases, N, classes)."""
-    distinct = lattice[0] * lattice[1]
+    lattice = planned.lattice
+    result = len(x) * x.shape[1] * x.shape[2] * planned.phase_bytes
+    most = min(len(x), max(1, batch_size // math.prod(lattice)))
+    rows = moved.within_memory(memory, result=result, row=planned.image_bytes, most=most)
     of_net = moved.InEvaluation(net)
-    one, row = moved.traced(functools.partial(_traced_run, of_net, variables, x[:1]))
-    result = one.dtype.itemsize * len(x) * x.shape[1] * x.shape[2] * one.shape[1]
-    most = min(len(x), max(1, batch_size // distinct))
-    rows = moved.within_memory(memory, result=result, row=row, most=most)
     parts = []
     for first in range(0, len(x), rows):
         index = np.minimum(np.arange(first, first + rows), len(x) - 1)
-        parts.append(
-            np.asarray(_quick_run(of_net, variables, x[index])).reshape(*lattice, rows, -1)
-        )
+        found = np.asarray(_quick_run(of_net, variables, x[index]))
+        parts.append(found.reshape(*lattice, rows, -1))
     return np.concatenate(parts, axis=2)[:, :, : len(x)]
 
 

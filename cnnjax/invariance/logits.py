@@ -184,8 +184,7 @@ def rows_that_fit(
     """Return how many (image, shift) pairs a chunk may hold; ValueError if not even one fits."""
     if most < 1:
         raise ValueError(f"batch_size: expected an int >= 1, got {most}")
-    call = functools.partial(chunk, variables, x, *_first(offsets, 1))
-    found, row = traced(call)
+    found, row = traced(chunk, variables, x, *_first(offsets, 1))
     total = len(x) * len(offsets)
     result = found.dtype.itemsize * total * found.shape[1]
     return within_memory(memory, result=result, row=row, most=min(most, total))
@@ -202,9 +201,12 @@ def within_memory(memory: int, *, result: int, row: int, most: int) -> int:
     return rows
 
 
-def traced(call: Callable[[], jax.Array]) -> tuple[jax.ShapeDtypeStruct, int]:
-    """Return what call() gives and the bytes of all its intermediate arrays, none of them freed."""
-    program, found = jax.make_jaxpr(call, return_shape=True)()
+def traced(call: Callable[..., jax.Array], *args: Any) -> tuple[jax.ShapeDtypeStruct, int]:
+    """Return what call(*args) gives and the bytes of all it makes on its way, none of them freed.
+
+    Nothing is computed; arguments may be shapes.
+    """
+    program, found = jax.make_jaxpr(call, return_shape=True)(*args)
     return found, _bytes(program.jaxpr)
 
 
