@@ -38,7 +38,9 @@ class Config:
     last_pool: str | None = knob(
         None, knobs.POOL, "pooling method of the last stage alone, where the network takes one"
     )
-    window: int | pads.Pair | None = knob(None, knobs.PAIR, "pooling window in pixels")
+    window: int | pads.Pair | None = knob(
+        None, knobs.PAIR, "pooling window in pixels, no larger than the maps"
+    )
     stride: int | pads.Pair | None = knob(None, knobs.PAIR, "pooling stride in pixels")
     pool_position: str | None = knob(
         None, choice(POSITIONS), "where the pool sits in a stage (default: the method's own place)"

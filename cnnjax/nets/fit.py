@@ -6,6 +6,7 @@ fit.smallest(net, channels=1)         # 63: the side of the smallest square imag
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -13,48 +14,56 @@ import jax
 import jax.numpy as jnp
 
 
-def check(net: nn.Module, image_shape: tuple[int, ...]) -> None:
+def check(net: nn.Module, image_shape: tuple[int, ...], *, windows: bool = False) -> None:
     """Trace net on one image (H, W, C); ValueError, in one line, where it does not fit.
 
-    A pool's stride must not be larger than its map; its window may be, where padding allows it.
+    A pool's stride must not be larger than its map. Its window may be, where padding allows it:
+    published networks have such on small images. With `windows` none may, since one that was asked
+    for and is larger than the map is a slip.
     """
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     try:
-        with nn.intercept_methods(_refuse_larger_than_map):
+        with nn.intercept_methods(_refuse_larger_than_map("stride", *["window"] * windows)):
             jax.eval_shape(lambda x: net.init(jax.random.key(0), x, train=False), image)
     except (ValueError, TypeError, ZeroDivisionError) as error:
         raise ValueError(str(error).splitlines()[0]) from error
 
 
-def smallest(net: nn.Module, channels: int) -> int | None:
-    """Return the side of the smallest square image that fits, None up to 1024 pixels.
+def smallest(net: nn.Module, channels: int, *, windows: bool = False) -> int | None:
+    """Return the side of the smallest square image that `check` lets pass, None up to 1024 pixels.
 
     Powers of 2 and of 3 are tried first, which strides of 2, 3, 4 and 6 divide; below the first one
     that fits the border is searched as if every larger image fitted too.
     """
+
+    def fits(side: int) -> bool:
+        try:
+            check(net, (side, side, channels), windows=windows)
+        except ValueError:
+            return False
+        return True
+
     sides = sorted({2**k for k in range(11)} | {3**k for k in range(7)})
-    fits = next((i for i, side in enumerate(sides) if _fits(net, side, channels)), None)
-    if fits is None:
+    first = next((i for i, side in enumerate(sides) if fits(side)), None)
+    if first is None:
         return None
-    low, high = (sides[fits - 1] if fits else 0), sides[fits]
+    low, high = (sides[first - 1] if first else 0), sides[first]
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _fits(net, middle, channels) else (middle, high)
+        low, high = (low, middle) if fits(middle) else (middle, high)
     return high
 
 
-def _fits(net: nn.Module, side: int, channels: int) -> bool:
-    try:
-        check(net, (side, side, channels))
-    except ValueError:
-        return False
-    return True
+def _refuse_larger_than_map(*names: str) -> Callable[..., Any]:
+    def intercept(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        if context.method_name == "__call__" and hasattr(context.module, "stride"):
+            for name in names:
+                _no_larger(name, getattr(context.module, name, None), args[0].shape[-3:-1])
+        return call(*args, **kwargs)
+
+    return intercept
 
 
-def _refuse_larger_than_map(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-    pool = context.module
-    if context.method_name == "__call__" and hasattr(pool, "method") and hasattr(pool, "stride"):
-        size, stride = args[0].shape[-3:-1], pool.stride or (1, 1)
-        if stride[0] > size[0] or stride[1] > size[1]:
-            raise ValueError(f"stride: {stride} is larger than the map {size} it slides over")
-    return call(*args, **kwargs)
+def _no_larger(name: str, extent: tuple[int, int] | None, size: tuple[int, ...]) -> None:
+    if extent and (extent[0] > size[0] or extent[1] > size[1]):
+        raise ValueError(f"{name}: {extent} is larger than the map {size} it slides over")

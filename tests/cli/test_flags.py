@@ -73,6 +73,7 @@ def test_every_verb_has_help(verb: str, capsys: Capture) -> None:
         (["study", "a", "b"], "expected one study"),
         (["study", "--pool=aps", "--stride=5"], "does not divide"),
         (["study", "--window=99", "--padding=VALID", "--pool=max"], "larger than the map"),
+        (["study", "--window=99", "--padding=CIRCULAR", "--pool=max"], "larger than the map"),
         (["study", "--dataset=mnist", "--data_dir=/nowhere"], "/nowhere"),
         (["train", "--pool=max,mean"], "is a list"),
         (["train", "words"], "expected flags only"),

@@ -222,7 +222,7 @@ def test_a_flatten_head_is_refused_before_anything_runs():
     with pytest.raises(NotDense, match="flatten"):
         plan(net, toy_nets.trained(net, SHAPE), IMAGES.shape)
     small = Toy((spec("max", window=2, stride=2, padding="CIRCULAR"),), head="flatten")
-    assert plan(small, toy_nets.trained(small, (2, 2, 1)), (1, 2, 2, 1)) [:2] == ((2, 2), False)
+    assert plan(small, toy_nets.trained(small, (2, 2, 1)), (1, 2, 2, 1))[:2] == ((2, 2), False)
 
 
 def test_equals_shift_logits_and_returns_an_array():

@@ -128,3 +128,24 @@ def test_windows_larger_than_their_map_as_pool_has_it(padding: str, window: int)
         assert str(error) == str(caught.value)
     else:
         fit.check(net, (size, size, 3))
+
+
+@pytest.mark.parametrize("padding", ["VALID", "SAME", "CIRCULAR"])
+@pytest.mark.parametrize("window", [(5, 4), (4, 5)])
+def test_a_window_that_was_asked_for_is_no_larger_than_its_map(
+    padding: str, window: tuple[int, int]
+) -> None:
+    """Larger than any map on the way, not only than the image."""
+    config = Config(pool="max", window=window, stride=1, padding=padding, widths=(2,))
+    side = 4 if padding != "VALID" else 6  # VALID convolutions take two pixels
+    with pytest.raises(ValueError, match=r"window: .* is larger than the map \(4, 4\)") as caught:
+        build_net(config, 10, (side, side, 3))
+    assert "\n" not in str(caught.value)
+    build_net(config, 10, (side + 1, side + 1, 3))
+
+
+def test_a_published_window_may_be_larger_than_its_map() -> None:
+    """GoogLeNet's own 3 x 3 windows on maps of one pixel; the same number asked for is refused."""
+    build_net(Config(net="googlenet_3x3"), 10, (33, 33, 3))
+    with pytest.raises(ValueError, match="the smallest square image is"):
+        build_net(Config(net="googlenet_3x3", window=3), 10, (33, 33, 3))
