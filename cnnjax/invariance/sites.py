@@ -58,15 +58,6 @@ class Site:
         """True where a roll of the map by whole strides rolls the output."""
         return not self.flaw
 
-    def touched(self, before: Sides) -> Sides:
-        """Return how many output cells from each end see padding or one of `before` cells."""
-        axes = zip(
-            self.size, self.output, self.window, self.stride, self.grows, self.sides, before,
-            strict=True,
-        )  # fmt: skip
-        rows, columns = (_spread(*axis) for axis in axes)
-        return rows, columns
-
 
 def read(module: Any, size: Size, output: Size | None = None) -> Site:
     """Return the site that a convolution or pool is on a map of `size`.
@@ -232,17 +223,3 @@ def _flaw(
 def _inside(n: int, m: int, window: int, stride: int, side: Size) -> bool:
     """True where the windows tile the axis and none of them reaches beyond it."""
     return m * stride == n and not side[0] and (m - 1) * stride + window <= n
-
-
-def _spread(
-    n: int, out: int, window: int, stride: int, grows: int, pad: Size, before: Size
-) -> Size:
-    """Cells of the output, from either end, whose window holds padding or a touched cell."""
-    if grows > 1:
-        low, high = (min(cells * grows + window, out) for cells in before)
-        return low, high
-    if not any(pad) and not any(before):
-        return (0, 0)
-    low = -(-(before[0] + pad[0]) // stride)
-    last_clean = (n - 1 - before[1] + pad[0] - (window - 1)) // stride
-    return min(low, out), min(max(out - 1 - last_clean, 0), out)

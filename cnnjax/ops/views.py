@@ -3,10 +3,11 @@
     RULES["conv_general_dilated"](equation, [view, None])       # a View, None, or everything
 
 Along one axis of the image a unit sees the pixels low + s to high + s, where s is the sum of steps
-times the unit's index. Borders continue the map, so that numbers below 0 or beyond the image stand
-for padding, zeros or wrapped pixels alike. As gradients do, a view follows values and not choices:
-comparisons, indices and what `stop_gradient` cuts off see nothing. What an operation mixes in no
-regular way is seen from end to end.
+times the unit's index. Behind a transposed convolution steps are fractions, and the pixels that are
+seen lie between the two. Borders continue the map, so that numbers below 0 or beyond the image
+stand for padding, zeros or wrapped pixels alike. As gradients do, a view follows values and not
+choices: comparisons, indices and what `stop_gradient` cuts off see nothing. What an operation mixes
+in no regular way is seen from end to end.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class View:
 
     low: float
     high: float
-    steps: tuple[int, ...]
+    steps: tuple[float, ...]
 
     @classmethod
     def everything(cls, ndim: int) -> View:
@@ -37,12 +38,12 @@ class View:
         return self.high - self.low + 1
 
     @property
-    def step(self) -> int:
+    def step(self) -> float:
         """Pixels between neighbouring units; 0 where no axis moves, or several do."""
         moving = [step for step in self.steps if step]
         return abs(moving[0]) if len(moving) == 1 else 0
 
-    def widened(self, axis: int, reach: int, step: int = 0) -> View:
+    def widened(self, axis: int, reach: int, step: float = 0) -> View:
         """Return what `reach + 1` neighbours along `axis` see together; they are `step` apart."""
         far = reach * self.steps[axis]
         return View(self.low + min(0, far), self.high + max(0, far), self._with(axis, step))
@@ -52,7 +53,13 @@ class View:
         away, step = self.steps[axis] * places, self.steps[axis] * every
         return View(self.low + away, self.high + away, self._with(axis, step))
 
-    def _with(self, axis: int, step: int) -> tuple[int, ...]:
+    def spaced(self, axis: int, places: int) -> View:
+        """Return the view where each unit along `axis` has `places - 1` blank ones behind it."""
+        if places == 1:
+            return self
+        return replace(self, steps=self._with(axis, self.steps[axis] / places))
+
+    def _with(self, axis: int, step: float) -> tuple[float, ...]:
         return (*self.steps[:axis], step, *self.steps[axis + 1 :])
 
 
@@ -141,8 +148,7 @@ def _window(view: View, axis: int, taps: int, stride: int, dilation: int, before
 def _reduce_window(equation: Any, views: Views) -> View:
     view, p = _only(views), equation.params
     for axis, taps in enumerate(p["window_dimensions"]):
-        if view.steps[axis] and p["base_dilation"][axis] != 1:
-            return _unknown(equation, views)
+        view = view.spaced(axis, p["base_dilation"][axis])
         stride, dilation = p["window_strides"][axis], p["window_dilation"][axis]
         view = _window(view, axis, taps, stride, dilation, p["padding"][axis][0])
     return view
@@ -153,11 +159,10 @@ def _convolution(equation: Any, views: Views) -> View:
     if kernel is not None or view is None:
         return _unknown(equation, views)
     p, numbers, shape = equation.params, equation.params["dimension_numbers"], _shape(equation, 1)
-    result = [0] * len(numbers.out_spec)
+    result: list[float] = [0] * len(numbers.out_spec)
     view = _spread(view, _shape(equation), [numbers.lhs_spec[1]])
     for index, axis in enumerate(numbers.lhs_spec[2:]):
-        if view.steps[axis] and p["lhs_dilation"][index] != 1:
-            return _unknown(equation, views)
+        view = view.spaced(axis, p["lhs_dilation"][index])
         taps, before = shape[numbers.rhs_spec[2 + index]], p["padding"][index][0]
         strides, dilations = p["window_strides"], p["rhs_dilation"]
         view = _window(view, axis, taps, strides[index], dilations[index], before)
@@ -186,9 +191,7 @@ def _pad(equation: Any, views: Views) -> View:
     if view is None:
         return _unknown(equation, views)
     for axis, (before, _, inside) in enumerate(equation.params["padding_config"]):
-        if inside and view.steps[axis]:
-            return _unknown(equation, views)
-        view = view.moved(axis, -before)
+        view = view.spaced(axis, 1 + inside).moved(axis, -before)
     return view
 
 
@@ -235,7 +238,7 @@ def _stack(equation: Any, views: Views) -> View | None:
 
 def _broadcast(equation: Any, views: Views) -> View:
     view, shape = _only(views), equation.outvars[0].aval.shape
-    steps = [0] * len(shape)
+    steps: list[float] = [0] * len(shape)
     for axis, target in enumerate(equation.params["broadcast_dimensions"]):
         steps[target] = view.steps[axis] if _shape(equation)[axis] == shape[target] else 0
     return replace(view, steps=tuple(steps))
@@ -256,7 +259,10 @@ def _squeeze(equation: Any, views: Views) -> View:
 
 
 def _reshape(equation: Any, views: Views) -> View:
-    view, steps = _only(views), []
+    if 0 in _shape(equation):
+        return _unknown(equation, views)  # nothing says which axes belong together
+    view = _only(views)
+    steps: list[float] = []
     for old, new in _regrouped(_shape(equation), equation.outvars[0].aval.shape):
         moving = [axis for axis, size in old if view.steps[axis] and size != 1]
         sizes = [size for _, size in old if size != 1]
@@ -314,7 +320,7 @@ def _gather(equation: Any, views: Views) -> View:
     cut = [axis for axis, size in enumerate(p["slice_sizes"]) if size != shape[axis]]
     view = _spread(view, shape, cut)
     kept = [axis for axis in range(len(shape)) if axis not in gone]
-    steps = [0] * len(equation.outvars[0].aval.shape)
+    steps: list[float] = [0] * len(equation.outvars[0].aval.shape)
     for axis, target in zip(kept, numbers.offset_dims, strict=True):
         steps[target] = view.steps[axis]
     return replace(_spread(view, shape, gone), steps=tuple(steps))

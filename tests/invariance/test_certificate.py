@@ -410,13 +410,6 @@ def test_finest_lattice():
     assert finest_lattice(np.ones((6, 8), bool)) == (1, 1)
 
 
-def test_structure_reads_sites_in_order():
-    net = Toy((MAX, spec("aps", stride=(1, 2))), head="flatten")
-    plan = structure.read(net, toy_nets.trained(net, SHAPE), SHAPE)
-    assert [site.kind for site in plan.sites] == ["convolution", "max", "convolution", "aps"]
-    assert plan.stride == (2, 4) and plan.last == (4, 3, 4) and plan.head == "flatten"
-
-
 @pytest.mark.parametrize("shape", [(8, 8), (8, 8, 0), (8.0, 8, 1)])
 def test_a_shape_that_is_no_image(shape):
     net = Toy((MAX,))

@@ -119,10 +119,24 @@ BUGS = (
     ),
     Bug(
         "the padded margin forgets the padding",
-        "invariance/sites.py",
-        "-(-(before[0] + pad[0]) // stride)",
-        "-(-before[0] // stride)",
+        "ops/views.py",
+        "start = view.moved(axis, -before)",
+        "start = view.moved(axis, 0)",
         "tests/invariance/test_certificate.py::test_zero_padding_guarantees_the_interior",
+    ),
+    Bug(
+        "the margin is that of the branch that comes last",
+        "invariance/structure.py",
+        "max(below), max(above)",
+        "below[0], above[0]",
+        "tests/invariance/test_structure.py::test_touched_cells_are_those",
+    ),
+    Bug(
+        "the last column is no border",
+        "invariance/structure.py",
+        "view.high + start > self.pixels - 1",
+        "view.high + start > self.pixels",
+        "tests/invariance/test_structure.py::test_touched_cells_are_those",
     ),
     Bug(
         "a blur's default taps are forgotten",

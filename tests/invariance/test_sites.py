@@ -8,13 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnnjax.invariance import sites, structure
+from cnnjax.invariance import sites
 from cnnjax.layers.conv import Conv
 from cnnjax.layers.pooling import POOLS, Pool
-from cnnjax.nets import NETS
-from cnnjax.nets.anatomy import anatomy
-
-DEEP = ("lenet5", "alexnet_2012", "zfnet", "vgg16", "googlenet", "resnet50", "convpool_cnn_b")
 
 
 def rolls(module: nn.Module, size: tuple[int, int]) -> bool:
@@ -107,23 +103,3 @@ def test_the_flaw_says_what_is_wrong() -> None:
     }
     for words, module in flaws.items():
         assert sites.read(module, (6, 9)).flaw == words
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "cnn",
-        "all_cnn_c",
-        "resnet20_cifar",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in DEEP),
-    ],
-)
-def test_a_certificates_stride_is_the_traced_programs(name: str) -> None:
-    """Two routes: products of the sites' strides; steps read off the program's operations."""
-    card = NETS[name]
-    net = card.module(num_classes=10, **card.defaults)
-    image = jax.ShapeDtypeStruct((1, *card.image), jnp.float32)
-    variables = jax.eval_shape(lambda x: net.init(jax.random.key(0), x), image)
-    last = anatomy(net, card.image, variables).last_map
-    assert last is not None
-    assert structure.read(net, variables, card.image).stride == last.stride

@@ -311,3 +311,20 @@ def test_rules(move: Any, low: int, step: int) -> None:
     (view, _) = receptive.read(forward, image, watch=0).marks["m"].views
     assert view is not None
     assert (view.low, view.steps[1]) == (low, step)
+
+
+@pytest.mark.parametrize(("side", "stride"), [(4, 2), (3, 2), (3, 3), (2, 3)])
+def test_behind_a_transposed_convolution_steps_are_fractions(side: int, stride: int) -> None:
+    """Its gradients stay inside of the view, and reach to within a pixel of both ends."""
+    module = nn.ConvTranspose(1, (side, side), strides=(stride, stride), padding="SAME")
+    x = jnp.ones((1, 8, 8, 4))
+    variables = jax.tree.map(jnp.ones_like, module.init(jax.random.key(0), x))
+    (view, _) = pool_views(module, variables, 8)
+    assert view is not None and view.step == pytest.approx(1 / stride)
+    for unit in range(stride + 1, 2 * stride + 3):
+        seen = jax.grad(lambda x, unit=unit: module.apply(variables, x)[:, unit, unit].sum())(x)
+        pixels = np.flatnonzero(np.asarray(seen).any(axis=(0, 2, 3)))
+        low, high = (end + unit * view.step for end in (view.low, view.high))
+        assert len(pixels) == 0 or (
+            low <= pixels.min() < low + 1 and high - 1 < pixels.max() <= high
+        )
