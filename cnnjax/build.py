@@ -76,17 +76,11 @@ def downsampling(config: Config) -> Downsampling:
 
 def check_fit(net: nn.Module, config: Config, image_shape: Shape) -> None:
     """Trace the network on one image without computing; name the config where it does not fit."""
-    windows = config.window is not None
     try:
-        fit.check(net, image_shape, windows=windows)
+        fit.check(net, image_shape, windows=config.window is not None)
     except ValueError as error:
         arm = f"pool={config.pool}, window={config.window}, stride={config.stride}"
-        least = fit.smallest(net, image_shape[-1], windows=windows)
-        hint = f"; the smallest square image is {least} x {least}"
-        too_small = least is not None and min(image_shape[:2]) < least
-        raise ValueError(
-            f"{config.net} with {arm} on {image_shape} images: {error}{hint if too_small else ''}"
-        ) from error
+        raise ValueError(f"{config.net} with {arm} on {image_shape} images: {error}") from error
 
 
 def steps_per_epoch(config: Config, dataset: Dataset) -> int:

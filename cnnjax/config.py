@@ -38,9 +38,7 @@ class Config:
     last_pool: str | None = knob(
         None, knobs.POOL, "pooling method of the last stage alone, where the network takes one"
     )
-    window: int | pads.Pair | None = knob(
-        None, knobs.PAIR, "pooling window in pixels, no larger than the maps"
-    )
+    window: int | pads.Pair | None = knob(None, knobs.PAIR, "pooling window in pixels")
     stride: int | pads.Pair | None = knob(None, knobs.PAIR, "pooling stride in pixels")
     pool_position: str | None = knob(
         None, choice(POSITIONS), "where the pool sits in a stage (default: the method's own place)"

@@ -17,16 +17,19 @@ import jax.numpy as jnp
 def check(net: nn.Module, image_shape: tuple[int, ...], *, windows: bool = False) -> None:
     """Trace net on one image (H, W, C); ValueError, in one line, where it does not fit.
 
-    A pool's stride must not be larger than its map. Its window may be, where padding allows it:
-    published networks have such on small images. With `windows` none may, since one that was asked
-    for and is larger than the map is a slip.
+    The line says which image would be large enough, where that is what is wrong. A pool's stride
+    must not be larger than its map. Its window may be, where padding allows it: published networks
+    have such on small images. With `windows` none may, since one that was asked for and is larger
+    than the map is a slip.
     """
-    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     try:
-        with nn.intercept_methods(_refuse_larger_than_map("stride", *["window"] * windows)):
-            jax.eval_shape(lambda x: net.init(jax.random.key(0), x, train=False), image)
-    except (ValueError, TypeError, ZeroDivisionError) as error:
-        raise ValueError(str(error).splitlines()[0]) from error
+        _trace(net, image_shape, windows)
+    except ValueError as error:
+        least = smallest(net, image_shape[-1], windows=windows)
+        if least is None or min(image_shape[:2]) >= least:
+            raise
+        hint = f"the smallest square image is {least} x {least}"
+        raise ValueError(f"{error}; {hint}") from error
 
 
 def smallest(net: nn.Module, channels: int, *, windows: bool = False) -> int | None:
@@ -38,7 +41,7 @@ def smallest(net: nn.Module, channels: int, *, windows: bool = False) -> int | N
 
     def fits(side: int) -> bool:
         try:
-            check(net, (side, side, channels), windows=windows)
+            _trace(net, (side, side, channels), windows)
         except ValueError:
             return False
         return True
@@ -52,6 +55,15 @@ def smallest(net: nn.Module, channels: int, *, windows: bool = False) -> int | N
         middle = (low + high) // 2
         low, high = (low, middle) if fits(middle) else (middle, high)
     return high
+
+
+def _trace(net: nn.Module, image_shape: tuple[int, ...], windows: bool) -> None:
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    try:
+        with nn.intercept_methods(_refuse_larger_than_map("stride", *["window"] * windows)):
+            jax.eval_shape(lambda x: net.init(jax.random.key(0), x, train=False), image)
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise ValueError(str(error).splitlines()[0]) from error
 
 
 def _refuse_larger_than_map(*names: str) -> Callable[..., Any]:

@@ -125,7 +125,7 @@ def test_windows_larger_than_their_map_as_pool_has_it(padding: str, window: int)
     except ValueError as error:
         with pytest.raises(ValueError, match="larger than the map") as caught:
             fit.check(net, (size, size, 3))
-        assert str(error) == str(caught.value)
+        assert str(caught.value).startswith(str(error))
     else:
         fit.check(net, (size, size, 3))
 
