@@ -120,6 +120,7 @@ def test_without_pytorch_its_column_says_so(monkeypatch):
     assert torch.version() == torch.ABSENT
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_seeds_have_the_same_numbers_in_every_way(monkeypatch):
     """In processes bit for bit; as one program to rounding."""

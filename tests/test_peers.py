@@ -81,6 +81,7 @@ def test_its_choices_are_the_studys(name: str) -> None:
     assert np.unique(places(configs.Config(dataset=base.dataset), loaded)).tolist() == side.tolist()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_it_learns_and_aps_is_consistent(name: str, tmp_path: Path) -> None:

@@ -120,6 +120,7 @@ def test_a_study_without_a_result_is_a_page(tmp_path: Path) -> None:
     assert "0 of 18 trials finished" in check((store.root / "report.html").read_text()).words()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_what_comes_while_reading_is_not_missed(
     half: Store, monkeypatch: pytest.MonkeyPatch
