@@ -361,6 +361,30 @@ def test_a_transposed_convolution_makes_the_stride_smaller():
     assert not certificate(Decoder("SAME")).structure.circular
 
 
+class Sliced(nn.Module):
+    """A stride between its modules, as functional code has it."""
+
+    padding: str
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.relu(nn.Conv(4, (3, 3), padding=self.padding)(x))[:, ::2, ::2]
+        return jnp.mean(nn.relu(nn.Conv(4, (3, 3), padding=self.padding)(x)), axis=(1, 2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("padding", "verdict"),
+    [("CIRCULAR", "exact on the 2 x 2 lattice"), ("SAME", "interior only, margin 4 px")],
+)
+def test_a_slice_between_modules_counts(padding, verdict):
+    """No site tells its stride: the program does, and a brief proof tries all its phases."""
+    net, shape = Sliced(padding), (12, 16, 2)
+    variables = toy_nets.trained(net, shape)
+    for brief in (False, True):
+        assert certify(net, variables, shape, brief=brief).verdict == verdict
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "arguments"),
