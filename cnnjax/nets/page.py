@@ -17,7 +17,7 @@ Every network takes the same choices, and None is what it was published with, la
 |---|---|
 | `--pool` | the method of every place that lowers the resolution: pools and strided convolutions |
 | `--last_pool` | the method of the last stage alone (`cnn`, `lenet5_modern`) |
-| `--window` | the window of all of them (as published, a strided convolution's is its stride) |
+| `--window` | that of all of them, no larger than the maps; a strided convolution's is its stride |
 | `--stride` | the stride of all of them |
 | `--pool_position` | before the normalisation (`after_conv`) or after the rectifier |
 | `--padding` | the border of all convolutions and of all pools that can have it |
