@@ -105,13 +105,26 @@ def test_an_audit_of_another_version_is_left_out(
 def test_damaged_proofs_are_made_anew(tmp_path: Path, proved: list[str], entry: Any) -> None:
     root = cheap(tmp_path / "study")
     good = read_certificates(evidence(root))
-    keys = kept.read_object(root / KEPT) or {}
-    write_json(root / KEPT, dict.fromkeys(keys, entry))
+    whole = kept.read_object(root / KEPT) or {}
+    write_json(root / KEPT, whole | {"entries": dict.fromkeys(whole["entries"], entry)})
     assert read_certificates(evidence(root)) == good and len(proved) == 12
     (root / KEPT).unlink()
     (root / KEPT).mkdir()  # can be neither read nor written
     for _ in range(2):
         assert read_certificates(evidence(root)) == good and len(proved) == 18
+
+
+@pytest.mark.parametrize("damage", [{"code": "of another cnnjax"}, {"entries": [3]}])
+def test_proofs_of_other_code_are_made_anew(
+    tmp_path: Path, proved: list[str], damage: dict[str, Any]
+) -> None:
+    root = cheap(tmp_path / "study")
+    read_certificates(evidence(root))
+    write_json(root / KEPT, (kept.read_object(root / KEPT) or {}) | damage)
+    read_certificates(evidence(root))
+    assert len(proved) == 12
+    read_certificates(evidence(root))
+    assert len(proved) == 12
 
 
 def test_nobody_waits_for_proofs_after_an_interrupt(
