@@ -61,6 +61,14 @@ class Condition:
     text: str
     holds: Callable[[Config], bool] = field(compare=False)
 
+    def keeps(self, config: Config) -> bool:
+        """Return whether a cell belongs to the grid; ValueError where the predicate fails on it."""
+        try:
+            return bool(self.holds(config))
+        except Exception as error:
+            kind = type(error).__name__
+            raise ValueError(f"condition {self.text!r}: {kind}: {error}") from error
+
 
 @dataclass(frozen=True)
 class Range:
@@ -176,7 +184,7 @@ class Study:
         return [
             Trial(config)
             for config in dict.fromkeys(self.cells())
-            if all(condition.holds(config) for condition in self.conditions)
+            if all(condition.keeps(config) for condition in self.conditions)
         ]
 
     def describe(self) -> dict[str, Any]:
@@ -192,7 +200,7 @@ class Study:
             "contrast": dataclasses.asdict(self.contrast) if self.contrast else None,
             "zipped": [list(group) for group in self.zipped],
             "conditions": [
-                {"text": c.text, "left_out": [trial_id(x) for x in cells if not c.holds(x)]}
+                {"text": c.text, "left_out": [trial_id(x) for x in cells if not c.keeps(x)]}
                 for c in self.conditions
             ],
         }
