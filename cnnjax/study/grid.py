@@ -48,6 +48,15 @@ class Contrast:
     margin: float | None = None
 
     def __post_init__(self) -> None:
+        # Here and not in the answer, which is given when everything has been trained.
+        for name in [*self.arm, *self.against, *self.where]:
+            spec.find(FIELDS, name, "contrast")
+        if dict(self.arm) == dict(self.against):
+            raise ValueError(f"contrast: expected two arms that differ, got {dict(self.arm)} twice")
+        if self.metric in FIELDS:
+            raise ValueError(f"contrast: expected a figure to compare, got the knob {self.metric}")
+        if self.margin is not None and not self.margin > 0:
+            raise ValueError(f"margin: expected a number > 0, got {self.margin!r}")
         if self.expected not in (None, -1, 0, 1):
             raise ValueError(f"expected: expected 1, -1, 0 or None, got {self.expected!r}")
         if self.expected == 0 and self.margin is None:
