@@ -49,13 +49,15 @@ AUDIT = {
 }
 
 
+def left(audit: Any) -> Any:
+    """A change to results: what a trial of the cheap battery leaves, which is no proof."""
+    own = {"verdict": "-", "paragraph": "Plan.", "audit": audit}
+    return lambda config, result: result | {"certificate": own}
+
+
 def cheap(root: Path, audit: Any = AUDIT) -> Path:
     """A study whose trials left no proof."""
-
-    def left(config: Config, result: dict[str, Any]) -> dict[str, Any]:
-        return result | {"certificate": {"verdict": "-", "paragraph": "Plan.", "audit": audit}}
-
-    return write_study(root, change=left).root
+    return write_study(root, change=left(audit)).root
 
 
 @pytest.fixture
@@ -112,6 +114,17 @@ def test_damaged_proofs_are_made_anew(tmp_path: Path, proved: list[str], entry: 
     (root / KEPT).mkdir()  # can be neither read nor written
     for _ in range(2):
         assert read_certificates(evidence(root)) == good and len(proved) == 18
+
+
+def test_an_arm_that_runs_as_no_cell_of_the_grid_is_proved(
+    tmp_path: Path, proved: list[str]
+) -> None:
+    """A last pool that is the pool as well runs as no last pool at all."""
+    study = STUDY.changed({"pool": ("max", "mean"), "last_pool": ("max", "mean")})
+    assert {t.owner for t in study.trials()} - {t.id for t in study.trials()}
+    write_study(tmp_path, study, change=left(AUDIT))
+    found = read_certificates(evidence(tmp_path))
+    assert [own["verdict"] for own in found.values()] == ["proved"] * 4
 
 
 @pytest.mark.parametrize("damage", [{"code": "of another cnnjax"}, {"entries": [3]}])
