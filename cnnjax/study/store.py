@@ -241,6 +241,7 @@ def _check_version(root: Path, there: Mapping[str, Any], fields: Iterable[str] =
 
 
 def _is_whole(result: Mapping[str, Any]) -> bool:
-    """Return whether a result has what the tables need: its status, and the metrics if done."""
-    done = result.get("status") == "done" and isinstance(result.get("metrics"), dict)
+    """Return whether a result has what the tables need: its status, metrics and places if done."""
+    parts = (result.get("metrics"), result.get("places") or {})
+    done = result.get("status") == "done" and all(isinstance(part, dict) for part in parts)
     return done or result.get("status") == "failed"

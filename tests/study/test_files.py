@@ -45,7 +45,9 @@ def test_corrupt_files_are_no_files(tmp_path: Path, text: str) -> None:
 
 def test_a_result_without_what_the_tables_need_is_none(tmp_path: Path) -> None:
     trial = TrialFiles(tmp_path)
-    for result in ({}, {"status": "done"}, {"status": "x"}, {"status": "done", "metrics": 3}):
+    odd: list[dict[str, Any]] = [{}, {"status": "done"}, {"status": "x"}]
+    odd += [{"status": "done", "metrics": 3}, {"status": "done", "metrics": {}, "places": [1]}]
+    for result in odd:
         trial.finish(result)
         assert trial.result() is None
     trial.finish({"status": "failed", "reason": "diverged"})
