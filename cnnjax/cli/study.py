@@ -131,6 +131,7 @@ def show_outlook(
 ) -> int:
     """Print what the study would do; nothing is run or written."""
     store = Store(out)
+    store.refuse_another(study.describe())
     todo = plan(check(study, store), store, retry_failed=retry_failed)
     todo = dataclasses.replace(todo, missing=choice.of(todo.trials, todo.missing))
     print(forecast(todo, workers=resources.workers or os.cpu_count() or 1).text())

@@ -186,7 +186,12 @@ class Store:
         return read_object(self.root / "study.json") is not None
 
     def claim(self, study: Mapping[str, Any]) -> None:
-        """Make the directory this study's; FileExistsError where it holds something else.
+        """Make the directory this study's; FileExistsError where it holds something else."""
+        self.refuse_another(study)
+        write_json(self.root / "study.json", {**VERSION, **study})
+
+    def refuse_another(self, study: Mapping[str, Any]) -> None:
+        """Raise FileExistsError where the directory holds something else than this study.
 
         `study["fixed"]` is compared, the axes are not: a grid may grow.
         """
@@ -203,7 +208,6 @@ class Store:
             raise FileExistsError(
                 f"--out={self.root} is not empty and holds no study; choose a new directory"
             )
-        write_json(path, {**VERSION, **study})
 
     def description(self) -> dict[str, Any]:
         """Return what `claim` wrote.

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cnnjax.cli import main
+from cnnjax.study.store import Store
 
 GRID = [
     *("study", "--pool=max,lps", "--stride=3", "--seed=0,1", "--widths=4x8", "--dense="),
@@ -65,6 +66,19 @@ def test_a_dry_run_overlooks_no_mistake(
     assert main([*GRID, f"--out={tmp_path / 'none'}", word]) == 2
     errors = capsys.readouterr().err
     assert text in errors and errors.count("\n") == 1
+
+
+def test_a_dry_run_refuses_the_directories_that_a_run_would(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "thesis.tex").touch()
+    assert main([*GRID, f"--out={tmp_path}"]) == 2
+    assert "is not empty and holds no study" in capsys.readouterr().err
+    Store(tmp_path / "other").claim({"name": "grid", "fixed": {"lr": 9.0}})
+    assert main([*GRID, f"--out={tmp_path / 'other'}"]) == 2
+    assert "belongs to another study" in capsys.readouterr().err
+    assert main([*GRID, f"--out={tmp_path / 'thesis.tex'}"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 HEAD = "from cnnjax.config import Config\nfrom cnnjax.study.grid import Condition, Study\n"
