@@ -21,8 +21,11 @@ import importlib
 import importlib.util
 import os
 import pkgutil
+import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from rich.console import Console
@@ -128,6 +131,7 @@ def show_outlook(
 ) -> int:
     """Print what the study would do; nothing is run or written."""
     store = Store(out)
+    store.refuse_another(study.describe())
     todo = plan(check(study, store), store, retry_failed=retry_failed)
     todo = dataclasses.replace(todo, missing=choice.of(todo.trials, todo.missing))
     print(forecast(todo, workers=resources.workers or os.cpu_count() or 1).text())
@@ -162,18 +166,31 @@ def choose(rest: list[str], flags: Flags) -> Study:
 def load(name: str) -> Study:
     """Return the STUDY of a file or of a module of experiments/."""
     if name.endswith(".py"):
-        if not Path(name).is_file():
-            raise FileNotFoundError(f"no study file {name!r}")
-        source = importlib.util.spec_from_file_location("study_file", name)
-        assert source is not None and source.loader is not None
-        module = importlib.util.module_from_spec(source)
-        source.loader.exec_module(module)
+        module = _execute(name)
     else:
         module = importlib.import_module(f"experiments.{_find_experiment(name)}")
     study = getattr(module, "STUDY", None)
     if not isinstance(study, Study):
         raise ValueError(f"{name}: expected a module that defines STUDY, a cnnjax Study")
     return study
+
+
+def _execute(name: str) -> ModuleType:
+    """Return a study file as a module; ValueError names the line of the file that fails."""
+    if not Path(name).is_file():
+        raise FileNotFoundError(f"no study file {name!r}")
+    source = importlib.util.spec_from_file_location("study_file", name)
+    assert source is not None and source.loader is not None
+    module = importlib.util.module_from_spec(source)
+    sys.modules[source.name] = module  # as for any import: a dataclass in it looks itself up there
+    try:
+        source.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == source.origin]
+        place = f"{name}, line {lines[-1]}" if lines else name
+        raise ValueError(f"{place}: {type(error).__name__}: {error}") from error
+    return module
 
 
 def execute(study: Study, out: str, **how: Any) -> int:

@@ -158,7 +158,7 @@ def matched(study: Study, cost: str, to: Mapping[str, Any] | None = None) -> Stu
     cost: "flops" or "params". to: values that make an arm its own reference, {"pool": "max"} for
     the same arm with pool max; default: the grid's first arm for all. Widths become an axis that
     goes with the others, so that every trial's Config says them. ValueError where a net takes no
-    widths or the reference is not in the grid.
+    widths, the reference is not in the grid, or trials would become one or more than they were.
     """
     spec.find(COSTS, cost, "match")
     configs = _arms(study)
@@ -171,7 +171,14 @@ def matched(study: Study, cost: str, to: Mapping[str, Any] | None = None) -> Stu
     columns = {name: tuple(getattr(config, name) for config in configs) for name in axes}
     group = {**columns, "widths": tuple(found.values())}
     others = {name: values for name, values in study.axes.items() if name == "seed"}
-    return dataclasses.replace(study, axes=group | others, zipped=(tuple(group),), conditions=())
+    same = dataclasses.replace(study, axes=group | others, zipped=(tuple(group),), conditions=())
+    before, after = len(study.trials()), len(same.trials())
+    if before != after:
+        raise ValueError(
+            "match: expected every arm at every seed and no arms that differ in widths alone, got "
+            f"{before} trials that would become {after}"
+        )
+    return same
 
 
 def _reference(
@@ -200,8 +207,9 @@ def widths_like(
     def price(arm: Config) -> int:
         return COSTS[cost](build.build_net(arm, classes, shape), shape)
 
-    known: dict[tuple[int, ...], float] = {}
     target = price(reference)
+    # An arm whose own widths do not fit is refused here, before others are tried.
+    known: dict[tuple[int, ...], float] = {own: price(config) - target}
 
     def gap(candidate: tuple[int, ...]) -> float:
         if candidate not in known:

@@ -5,6 +5,7 @@ env = describe(threads=1)
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -44,6 +45,19 @@ def software() -> dict[str, Any]:
         **versions,
         "commit": commit(),
     }
+
+
+@cache
+def code() -> str:
+    """Return a fingerprint of this package's source and of the versions of PACKAGES.
+
+    Where it is the same, what is worked out without drawing or timing anything is the same.
+    """
+    source = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256(repr([_version(name) for name in PACKAGES]).encode())
+    for path in sorted(source.rglob("*.py")):
+        digest.update(path.relative_to(source).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 @cache

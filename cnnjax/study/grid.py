@@ -48,6 +48,15 @@ class Contrast:
     margin: float | None = None
 
     def __post_init__(self) -> None:
+        # Here and not in the answer, which is given when everything has been trained.
+        for name in [*self.arm, *self.against, *self.where]:
+            spec.find(FIELDS, name, "contrast")
+        if dict(self.arm) == dict(self.against):
+            raise ValueError(f"contrast: expected two arms that differ, got {dict(self.arm)} twice")
+        if self.metric in FIELDS:
+            raise ValueError(f"contrast: expected a figure to compare, got the knob {self.metric}")
+        if self.margin is not None and not self.margin > 0:
+            raise ValueError(f"margin: expected a number > 0, got {self.margin!r}")
         if self.expected not in (None, -1, 0, 1):
             raise ValueError(f"expected: expected 1, -1, 0 or None, got {self.expected!r}")
         if self.expected == 0 and self.margin is None:
@@ -60,6 +69,14 @@ class Condition:
 
     text: str
     holds: Callable[[Config], bool] = field(compare=False)
+
+    def keeps(self, config: Config) -> bool:
+        """Return whether a cell belongs to the grid; ValueError where the predicate fails on it."""
+        try:
+            return bool(self.holds(config))
+        except Exception as error:
+            kind = type(error).__name__
+            raise ValueError(f"condition {self.text!r}: {kind}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -176,7 +193,7 @@ class Study:
         return [
             Trial(config)
             for config in dict.fromkeys(self.cells())
-            if all(condition.holds(config) for condition in self.conditions)
+            if all(condition.keeps(config) for condition in self.conditions)
         ]
 
     def describe(self) -> dict[str, Any]:
@@ -192,7 +209,7 @@ class Study:
             "contrast": dataclasses.asdict(self.contrast) if self.contrast else None,
             "zipped": [list(group) for group in self.zipped],
             "conditions": [
-                {"text": c.text, "left_out": [trial_id(x) for x in cells if not c.holds(x)]}
+                {"text": c.text, "left_out": [trial_id(x) for x in cells if not c.keeps(x)]}
                 for c in self.conditions
             ],
         }

@@ -56,6 +56,11 @@ class Plan:
 def check(study: Study, store: Store) -> list[Trial]:
     """Return the study's trials; ValueError where one does not fit its data set or the store."""
     trials = study.trials()
+    if not trials:
+        raise ValueError(
+            "conditions: expected cells that pass all of "
+            f"{[condition.text for condition in study.conditions]}, none does"
+        )
     for spec, data_dir in {(t.config.dataset, t.config.data_dir) for t in trials}:
         dataset = data.load(spec, data_dir)
         grid.check([t for t in trials if t.config.dataset == spec], dataset)

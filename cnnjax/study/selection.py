@@ -81,14 +81,14 @@ class Choice:
         kept = list(missing)
         if self.only is not None:
             matches = _matcher(self.only)
-            wanted = {trial_id(trial.runs) for trial in trials if matches(trial.config)}
+            wanted = {trial_id(trial.runs) for trial in trials if matches(trial)}
             if not wanted:
                 raise ValueError(f"only: no trial of this grid matches {self.only!r}")
             kept = [config for config in missing if trial_id(config) in wanted]
         return PRIORITIES[self.priority](kept)[: self.max_trials]
 
 
-def _matcher(only: str) -> Callable[[Config], bool]:
+def _matcher(only: str) -> Callable[[Trial], bool]:
     """Return the predicate of `only`: every field as given, and one of the ids where there are."""
     fields: dict[str, tuple[object, ...]] = {}
     ids: list[str] = []
@@ -104,7 +104,9 @@ def _matcher(only: str) -> Callable[[Config], bool]:
                 f"only: expected field=value|value or a trial id of at least {LEAST_ID} digits, "
                 f"got {part!r}"
             )
-    return lambda config: (
-        all(getattr(config, name) in values for name, values in fields.items())
-        and (not ids or trial_id(config).startswith(tuple(ids)))
+    starts = tuple(ids)
+    return lambda trial: (
+        all(getattr(trial.config, name) in values for name, values in fields.items())
+        # Of a trial that runs as another the directory and a dry run have the other's id.
+        and (not ids or trial.id.startswith(starts) or trial.owner.startswith(starts))
     )

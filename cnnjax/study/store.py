@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from cnnjax.config import SCHEMA
 from cnnjax.study.files import (
     Journal,
     is_store,
@@ -38,8 +39,10 @@ from cnnjax.study.lock import OWNER, hold
 
 __all__ = ["Store", "TrialFiles", "read_json", "read_lines", "write_bytes", "write_json"]
 
-# Of study.json: raise it when directories of older versions cannot be gone on with.
+# Raise it when directories of older versions cannot be gone on with.
 FORMAT = 1
+# What study.json says of the cnnjax that wrote it.
+VERSION = {"format": FORMAT, "schema": SCHEMA}
 
 
 class TrialFiles:
@@ -116,9 +119,15 @@ class TrialFiles:
         return read_lines(self.root / "metrics.jsonl")
 
     def result(self) -> dict[str, Any] | None:
-        """Return the result of a finished trial, None for any other."""
+        """Return the result of a finished trial, None for any other.
+
+        FileExistsError where another version wrote it.
+        """
         result = read_object(self.root / "result.json")
-        return result if result is not None and _is_whole(result) else None
+        if result is None or not _is_whole(result):
+            return None
+        _check_version(self.root, result, ["schema"])
+        return result
 
     def variables(self) -> dict[str, np.ndarray]:
         """Return what `save_variables` wrote.
@@ -177,14 +186,19 @@ class Store:
         return read_object(self.root / "study.json") is not None
 
     def claim(self, study: Mapping[str, Any]) -> None:
-        """Make the directory this study's; FileExistsError where it holds something else.
+        """Make the directory this study's; FileExistsError where it holds something else."""
+        self.refuse_another(study)
+        write_json(self.root / "study.json", {**VERSION, **study})
+
+    def refuse_another(self, study: Mapping[str, Any]) -> None:
+        """Raise FileExistsError where the directory holds something else than this study.
 
         `study["fixed"]` is compared, the axes are not: a grid may grow.
         """
         path = self.root / "study.json"
         if path.exists():
             there = read_object(path) or {}
-            self._check_format(there)
+            _check_version(self.root, there)
             if (there.get("name"), there.get("fixed")) != (study["name"], study["fixed"]):
                 raise FileExistsError(
                     f"--out={self.root} belongs to another study ({there.get('name', 'unreadable')}"
@@ -194,7 +208,6 @@ class Store:
             raise FileExistsError(
                 f"--out={self.root} is not empty and holds no study; choose a new directory"
             )
-        write_json(path, {"format": FORMAT, **study})
 
     def description(self) -> dict[str, Any]:
         """Return what `claim` wrote.
@@ -204,7 +217,7 @@ class Store:
         study = read_object(self.root / "study.json")
         if study is None:
             raise FileNotFoundError(f"{self.root}: no study here (no readable study.json)")
-        self._check_format(study)
+        _check_version(self.root, study)
         return study
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
@@ -214,14 +227,6 @@ class Store:
         """
         return contextlib.nullcontext() if is_store(self.root) else hold(self.root)
 
-    def _check_format(self, study: Mapping[str, Any]) -> None:
-        there = study.get("format", FORMAT)  # directories older than this field have the first
-        if there != FORMAT:
-            raise FileExistsError(
-                f"--out={self.root} was written by another version of cnnjax (format {there}, this "
-                f"one writes {FORMAT}); go on with that version, or choose a new directory"
-            )
-
     def _holds_something(self) -> bool:
         ours = (".lock", OWNER)
         return self.root.exists() and any(
@@ -229,7 +234,18 @@ class Store:
         )
 
 
+def _check_version(root: Path, there: Mapping[str, Any], fields: Iterable[str] = VERSION) -> None:
+    for field in fields:
+        # A file older than a field has nothing to say of it, and is as the first version left it.
+        if there.get(field, VERSION[field]) != VERSION[field]:
+            raise FileExistsError(
+                f"{root} was written by another version of cnnjax ({field} {there[field]!r}, this "
+                f"one writes {VERSION[field]}); go on with that version, or choose a new directory"
+            )
+
+
 def _is_whole(result: Mapping[str, Any]) -> bool:
-    """Return whether a result has what the tables need: its status, and the metrics if done."""
-    done = result.get("status") == "done" and isinstance(result.get("metrics"), dict)
+    """Return whether a result has what the tables need: its status, metrics and places if done."""
+    parts = (result.get("metrics"), result.get("places") or {})
+    done = result.get("status") == "done" and all(isinstance(part, dict) for part in parts)
     return done or result.get("status") == "failed"

@@ -11,8 +11,8 @@ import pytest
 
 from cnnjax import build
 from cnnjax.config import Config
-from cnnjax.study.confounds import COLUMNS, body, confounds, matched, parameters
-from cnnjax.study.grid import Study
+from cnnjax.study.confounds import COLUMNS, body, confounds, matched, parameters, widths_like
+from cnnjax.study.grid import Condition, Study
 from cnnjax.study.results import independent
 
 TINY = "digits_canvas:side=18:scale=1:train=40:test=20"
@@ -143,6 +143,32 @@ def test_mistakes() -> None:
         matched(STUDY, "time")
     with pytest.raises(ValueError, match="match: the reference arm pool=min, stride=1 is not in"):
         matched(STUDY, "params", {"pool": "min"})
+
+
+def test_an_arm_that_does_not_fit_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    arm = dataclasses.replace(BASE, pool="lps", widths=(4, 8, 8))
+    asked: list[Config] = []
+    real = build.build_net
+
+    def watched(config: Config, *rest: Any) -> Any:
+        asked.append(config)
+        return real(config, *rest)
+
+    monkeypatch.setattr(build, "build_net", watched)
+    with pytest.raises(ValueError, match=r"stride: \(3, 3\) is larger than the map"):
+        widths_like(arm, BASE, "params", SHAPE, 10)
+    assert asked == [BASE, arm]
+
+
+def test_a_match_leaves_the_trials_it_found() -> None:
+    widths = STUDY.changed({"pool": ("max",), "widths": ((4, 8), (8, 16))})
+    with pytest.raises(ValueError, match="differ in widths alone, got 8 trials that would become"):
+        matched(widths, "params")
+    few = Condition("max at one seed", lambda config: config.pool != "max" or config.seed == 0)
+    with pytest.raises(
+        ValueError, match=r"every arm at every seed.*got 6 trials that would become"
+    ):
+        matched(dataclasses.replace(STUDY, conditions=(few,)), "params", {"pool": "max"})
 
 
 def test_axes_that_others_decide_tell_no_arms_apart() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cnnjax.config import SCHEMA
 from cnnjax.study import files
 from cnnjax.study.files import Journal, everywhere, place, read_json, read_lines, write_json
 from cnnjax.study.store import Store, TrialFiles
@@ -44,7 +45,9 @@ def test_corrupt_files_are_no_files(tmp_path: Path, text: str) -> None:
 
 def test_a_result_without_what_the_tables_need_is_none(tmp_path: Path) -> None:
     trial = TrialFiles(tmp_path)
-    for result in ({}, {"status": "done"}, {"status": "x"}, {"status": "done", "metrics": 3}):
+    odd: list[dict[str, Any]] = [{}, {"status": "done"}, {"status": "x"}]
+    odd += [{"status": "done", "metrics": 3}, {"status": "done", "metrics": {}, "places": [1]}]
+    for result in odd:
         trial.finish(result)
         assert trial.result() is None
     trial.finish({"status": "failed", "reason": "diverged"})
@@ -66,15 +69,30 @@ def test_lines_that_are_no_objects(tmp_path: Path) -> None:
         read_lines(path)
 
 
-def test_a_directory_of_another_format_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("field", ["format", "schema"])
+def test_a_directory_of_another_version_is_refused(tmp_path: Path, field: str) -> None:
     store, study = Store(tmp_path), {"name": "mine", "fixed": {}}
     store.claim(study)
-    (tmp_path / "study.json").write_text('{"format": 99, "name": "mine", "fixed": {}}')
+    ours = read_json(tmp_path / "study.json")
+    write_json(tmp_path / "study.json", ours | {field: 99})
     for act in (lambda: store.claim(study), store.description):
-        with pytest.raises(FileExistsError, match=r"another version of cnnjax.*format 99"):
+        with pytest.raises(FileExistsError, match=rf"another version of cnnjax \({field} 99, this"):
             act()
-    write_json(tmp_path / "study.json", study)  # one of before there was a format
+    write_json(tmp_path / "study.json", study)  # one of before there were versions
     store.claim(study)
+    assert read_json(tmp_path / "study.json") == ours
+
+
+@pytest.mark.parametrize("schema", [SCHEMA - 1, SCHEMA + 1, None, "2", [2]])
+def test_a_result_of_another_version_is_refused(tmp_path: Path, schema: Any) -> None:
+    """What its figures mean is not known here, whether the version is older or newer."""
+    files = Store(tmp_path).trial("a")
+    files.finish({"id": "a", "status": "failed", "schema": SCHEMA})
+    assert files.result() is not None
+    files.finish({"id": "a", "status": "failed", "schema": schema})
+    for act in (files.result, lambda: Store(tmp_path).results(["a"])):
+        with pytest.raises(FileExistsError, match=r"trials/a was written by another version.*sche"):
+            act()
 
 
 @pytest.mark.parametrize(

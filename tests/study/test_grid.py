@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -188,9 +189,9 @@ def test_ranges_and_contrasts_that_make_no_sense() -> None:
     with pytest.raises(ValueError, match="method: unknown name 'sobol'"):
         sampled({"lr": Range(0, 1)}, count=2, method="sobol")
     with pytest.raises(ValueError, match="expected: expected 1, -1, 0 or None, got 2"):
-        Contrast("accuracy", {}, {}, expected=2)
+        Contrast("accuracy", {"pool": "max"}, {}, expected=2)
     with pytest.raises(ValueError, match="margin: expected=0 needs"):
-        Contrast("accuracy", {}, {}, expected=0)
+        Contrast("accuracy", {"pool": "max"}, {}, expected=0)
 
 
 @pytest.mark.parametrize("wrong", [{}, {"axes": 3}, {"contrast": {"no": 1}}, {"base": None}])
@@ -199,3 +200,23 @@ def test_a_description_that_is_none_is_one_line(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"study\.json: no description of a study") as caught:
         Study.from_description(values)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"arm": {"pol": "aps"}}, "contrast: unknown name 'pol'; did you mean pool"),
+        ({"against": {"strid": 2}}, "contrast: unknown name 'strid'; did you mean stride"),
+        ({"where": {"side": 2}}, "contrast: unknown name 'side'"),
+        ({"against": {"pool": "aps"}}, "two arms that differ, got {'pool': 'aps'} twice"),
+        ({"metric": "pool"}, "expected a figure to compare, got the knob pool"),
+        ({"margin": -1.0}, "margin: expected a number > 0, got -1.0"),
+        ({"margin": float("nan")}, "margin: expected a number > 0, got nan"),
+    ],
+)
+def test_a_contrast_is_checked_before_anything_is_trained(wrong: Any, says: str) -> None:
+    right: dict[str, Any] = {"metric": "accuracy", "arm": {"pool": "aps"}}
+    right |= {"against": {"pool": "max"}, "where": {"stride": 2}, "margin": 0.01}
+    Contrast(**right)
+    with pytest.raises(ValueError, match=re.escape(says)):
+        Contrast(**{**right, **wrong})

@@ -42,6 +42,17 @@ def test_only() -> None:
     assert chosen(only="pool=aps,stride=1,seed=1") == [("decimate", 1, 1)]
 
 
+def test_every_id_that_a_dry_run_prints_can_be_asked_for() -> None:
+    """The owner of a cell whose last pool is its own pool is no cell of the grid."""
+    study = STUDY.changed({"pool": ("max", "mean"), "last_pool": ("max", "mean"), "stride": (2,)})
+    trials = study.trials()
+    assert {t.owner for t in trials} - {t.id for t in trials}
+    missing = [trial.runs for trial in trials]
+    for trial in trials:
+        for asked in (trial.id, trial.owner):
+            assert Choice(only=asked).of(trials, missing) == [trial.runs]
+
+
 def test_order_and_number() -> None:
     assert len(chosen()) == len(MISSING) == 10
     assert [stride for _, stride, _ in chosen(priority="dear")][:4] == [1] * 4

@@ -93,7 +93,7 @@ def _is_text(entry: Any) -> bool:
 
 def _keys(evidence: Evidence, arms: Mapping[str, Arm]) -> dict[str, str]:
     """Return under what each arm's proof is kept."""
-    configs = {t.id: t.config for source in evidence.sources for t in source.trials}
+    configs = {t.owner: t.runs for source in evidence.sources for t in source.trials}
     return {
         name: trial_id(dataclasses.replace(configs[arm.ids[0]], seed=0))
         for name, arm in arms.items()

@@ -2,6 +2,8 @@
 
 known = kept(evidence, "cards.json", {"flops", "parameters"})
 keep(evidence, "cards.json", known | new)
+
+What other code worked out, an older cnnjax or JAX, is as good as nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
+from cnnjax.study.environment import code
 from cnnjax.study.files import read_object, write_json
 from cnnjax.study.report.evidence import Evidence
 
@@ -25,7 +28,7 @@ def kept(evidence: Evidence, name: str, fields: AbstractSet[str]) -> dict[str, E
     known: dict[str, Entry] = {}
     for path in (source.store.root / name for source in evidence.sources):
         with contextlib.suppress(OSError):  # what may not be read is as good as nothing
-            known |= read_object(path) or {}
+            known |= _entries(read_object(path) or {})
         known |= _held.get(path, {})
     return {k: v for k, v in known.items() if isinstance(v, dict) and fields <= set(v)}
 
@@ -34,6 +37,11 @@ def keep(evidence: Evidence, name: str, entries: dict[str, Entry]) -> None:
     """Keep the entries in the first study's directory, or where it cannot be written in memory."""
     path = evidence.sources[0].store.root / name
     try:
-        write_json(path, entries)
+        write_json(path, {"code": code(), "entries": entries})
     except OSError:  # they are kept to be quick, and can be made again
         _held[path] = entries
+
+
+def _entries(content: Entry) -> Entry:
+    entries = content.get("entries") if content.get("code") == code() else None
+    return entries if isinstance(entries, dict) else {}

@@ -121,7 +121,8 @@ def learning(evidence: Evidence) -> Markup:
         def of(trial_id: str) -> Curve | None:
             if trial_id not in lines:
                 lines[trial_id] = evidence.homes[trial_id].trial(trial_id).metrics()
-            found = {v["epoch"]: v[name] for v in lines[trial_id] if name in v and "epoch" in v}
+            points = ((line.get("epoch"), line.get(name)) for line in lines[trial_id])
+            found = {x: y for x, y in points if isinstance(x, int) and isinstance(y, int | float)}
             values = np.array(list(found.values()), float)
             return (np.array(list(found)), values) if found else None
 

@@ -49,13 +49,15 @@ AUDIT = {
 }
 
 
+def left(audit: Any) -> Any:
+    """A change to results: what a trial of the cheap battery leaves, which is no proof."""
+    own = {"verdict": "-", "paragraph": "Plan.", "audit": audit}
+    return lambda config, result: result | {"certificate": own}
+
+
 def cheap(root: Path, audit: Any = AUDIT) -> Path:
     """A study whose trials left no proof."""
-
-    def left(config: Config, result: dict[str, Any]) -> dict[str, Any]:
-        return result | {"certificate": {"verdict": "-", "paragraph": "Plan.", "audit": audit}}
-
-    return write_study(root, change=left).root
+    return write_study(root, change=left(audit)).root
 
 
 @pytest.fixture
@@ -105,13 +107,37 @@ def test_an_audit_of_another_version_is_left_out(
 def test_damaged_proofs_are_made_anew(tmp_path: Path, proved: list[str], entry: Any) -> None:
     root = cheap(tmp_path / "study")
     good = read_certificates(evidence(root))
-    keys = kept.read_object(root / KEPT) or {}
-    write_json(root / KEPT, dict.fromkeys(keys, entry))
+    whole = kept.read_object(root / KEPT) or {}
+    write_json(root / KEPT, whole | {"entries": dict.fromkeys(whole["entries"], entry)})
     assert read_certificates(evidence(root)) == good and len(proved) == 12
     (root / KEPT).unlink()
     (root / KEPT).mkdir()  # can be neither read nor written
     for _ in range(2):
         assert read_certificates(evidence(root)) == good and len(proved) == 18
+
+
+def test_an_arm_that_runs_as_no_cell_of_the_grid_is_proved(
+    tmp_path: Path, proved: list[str]
+) -> None:
+    """A last pool that is the pool as well runs as no last pool at all."""
+    study = STUDY.changed({"pool": ("max", "mean"), "last_pool": ("max", "mean")})
+    assert {t.owner for t in study.trials()} - {t.id for t in study.trials()}
+    write_study(tmp_path, study, change=left(AUDIT))
+    found = read_certificates(evidence(tmp_path))
+    assert [own["verdict"] for own in found.values()] == ["proved"] * 4
+
+
+@pytest.mark.parametrize("damage", [{"code": "of another cnnjax"}, {"entries": [3]}])
+def test_proofs_of_other_code_are_made_anew(
+    tmp_path: Path, proved: list[str], damage: dict[str, Any]
+) -> None:
+    root = cheap(tmp_path / "study")
+    read_certificates(evidence(root))
+    write_json(root / KEPT, (kept.read_object(root / KEPT) or {}) | damage)
+    read_certificates(evidence(root))
+    assert len(proved) == 12
+    read_certificates(evidence(root))
+    assert len(proved) == 12
 
 
 def test_nobody_waits_for_proofs_after_an_interrupt(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -211,3 +212,13 @@ def test_real_cards_are_those_of_the_study(
             assert found[arm.name][name] == wanted.loc[arm.key[0], name]
     monkeypatch.setattr(cards, "card", lambda config: pytest.fail("read from disk"))
     assert cards.read_cards(evidence)[0] == found
+
+
+def test_lines_that_hold_no_figures_are_no_curve(tmp_path: Path) -> None:
+    store = write_study(tmp_path)
+    odd = [{"epoch": "one", "loss": 2.0}, {"epoch": 1, "loss": "<b>", "accuracy": None}, {"x": 1}]
+    for trial in store.trial_ids():
+        lines = "".join(json.dumps(line) + "\n" for line in odd)
+        (store.trial(trial).root / "metrics.jsonl").write_text(lines)
+    page = check(render(gather([Source.read(store)])))
+    assert "Learning curves" not in page.words()
