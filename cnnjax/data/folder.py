@@ -121,7 +121,8 @@ def find(directory: str | os.PathLike[str], *, root: str | os.PathLike[str] | No
     """Return the pictures below DIR/<class>, classes and names in alphabetical order.
 
     Hidden files and files of other kinds are no pictures; a link that leads out of `root` (else of
-    DIR) is left out with a warning. Raises ValueError for fewer than two classes and an empty one.
+    DIR) or to a folder is left out with a warning. Raises ValueError for fewer than two classes and
+    an empty one.
     """
     place, root = Path(directory), Path(root or directory)
     folders = sorted(p for p in place.iterdir() if p.is_dir() and not p.name.startswith("."))
@@ -132,37 +133,43 @@ def find(directory: str | os.PathLike[str], *, root: str | os.PathLike[str] | No
         )
     names: list[str] = []
     labels: list[int] = []
-    outside = 0
+    left_out = 0
     for label, folder in enumerate(folders):
         inside, links = within(folder, root=root)
-        outside += links
+        left_out += links
         if not inside:
             kinds = ", ".join(picture.SUFFIXES)
-            raise ValueError(f"folder: {folder}: no picture of this class inside ({kinds})")
+            beside = f"; left out {_told(links, root)}" if links else ""
+            raise ValueError(f"folder: {folder}: no picture of this class inside ({kinds}){beside}")
         names += [path.relative_to(root).as_posix() for path in inside]
         labels += [label] * len(inside)
-    warn_of_links("folder", outside, root)
+    warn_of_links("folder", left_out, root)
     return Found(root, tuple(folder.name for folder in folders), tuple(names), tuple(labels))
 
 
 def within(folder: Path, *, root: Path) -> tuple[list[Path], int]:
-    """Return the pictures below a folder, and how many links to others lead out of `root`."""
+    """Return the pictures below a folder, and how many links out of `root` or to folders it has."""
     found, limit = list(walk(folder)), root.resolve()
-    inside = [path for path in found if path.resolve().is_relative_to(limit)]
+    inside = [p for p in found if p.resolve().is_relative_to(limit) and not p.is_dir()]
     return inside, len(found) - len(inside)
 
 
 def warn_of_links(what: str, count: int, root: Path) -> None:
-    """Say in one line how many links lead out of `root`, if any do."""
+    """Say in one line how many links were left out, if any were."""
     if count:
-        links = "1 link that leads" if count == 1 else f"{count} links that lead"
-        warnings.warn(f"{what}: left out {links} out of {root}", RuntimeWarning, stacklevel=3)
+        warnings.warn(f"{what}: left out {_told(count, root)}", RuntimeWarning, stacklevel=3)
+
+
+def _told(count: int, root: Path) -> str:
+    links = "1 link that leads" if count == 1 else f"{count} links that lead"
+    return f"{links} out of {root} or to a folder"
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """Yield the pictures below a folder in alphabetical order, through no link to a folder."""
+    """Yield the pictures below a folder in alphabetical order, and links to folders, unfollowed."""
     for at, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (path for name in folders if (path := Path(at, name)).is_symlink())
         for name in sorted(files):
             if name.lower().endswith(picture.SUFFIXES) and not name.startswith("."):
                 yield Path(at, name)

@@ -96,7 +96,7 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "prelu": Activation(_prelu, he_gain(START), "max(a_c x, x), a_c trained (He 2015)"),
     "prelu_shared": Activation(_prelu_shared, he_gain(START), "max(a x, x), a trained (He 2015)"),
     "elu": Activation(nn.elu, 1.5505, "x or exp(x) - 1 (Clevert 2016)"),
-    "gelu": Activation(nn.gelu, 2.3519, "x Phi(x) (Hendrycks 2016)"),
+    "gelu": Activation(nn.gelu, 2.3519, "x Phi(x), Phi by tanh (Hendrycks 2016)"),
     "tanh": Activation(nn.tanh, 2.5362, "tanh x"),
     "scaled_tanh": Activation(_scaled_tanh, 1.3326, "1.7159 tanh(2x/3) (LeCun 1998)"),
     "identity": Activation(_identity, 1.0, "x: no rectification"),

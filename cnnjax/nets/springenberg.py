@@ -14,6 +14,10 @@ table prints it, and the mean over all places. The 3 x 3 of the last stage has n
 6 x 6. A head that gives other than num_classes values is followed by a full connection. Dropout 0.2
 on the image and 0.5 after each pool. The paper prints no initial weights; they start as He et al.
 2015 say.
+
+The parameters follow from the layers of tables 1 and 2: in millions 0.84 (A, with its strided
+form), 1.25 (A's other two), 0.89, 1.30 (B), 0.95, 1.37 (C). Table 3 prints about 0.9, 1.28, 1,
+1.35, 1.3 and 1.4, which its own layers give in the last case alone.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from cnnjax import build, data, spec
 from cnnjax.config import Config, from_dict, to_dict, trial_id
 from cnnjax.study.environment import describe
 from cnnjax.study.judge import judge
-from cnnjax.study.keeping import fingerprint, flat
+from cnnjax.study.keeping import fingerprint, flat, learnt_from
 from cnnjax.study.store import TrialFiles
 from cnnjax.train.training import finetune
 
@@ -76,6 +76,7 @@ def operate(
         variables = finetune(how, net, dataset, variables, finetune_steps)
         found["tuned"] = judge(other, net, variables, dataset).metrics
     if files is not None:
+        files.save_data(learnt_from(dataset))
         _keep(files, config, other, flat(variables), found)
     return found
 

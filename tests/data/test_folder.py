@@ -128,10 +128,18 @@ def test_links_out_of_the_folder_are_left_out(make: Make, tmp_path: Path) -> Non
     os.symlink(root / "cat" / "1.png", root / "cat" / "inside.png")
     os.symlink(tmp_path / "elsewhere", root / "cat" / "folder")
     os.symlink(root, root / "cat" / "loop")
-    with pytest.warns(RuntimeWarning, match="folder: left out 1 link that leads out of"):
+    with pytest.warns(RuntimeWarning, match=r"left out 3 links that lead out of .* or to a folder"):
         found = find(root)
     assert "cat/link.png" not in found.names and "cat/inside.png" in found.names
     assert len(found.names) == 21
+
+
+def test_a_class_of_links_out_of_the_folder_says_so(make: Make, tmp_path: Path) -> None:
+    root = make()
+    draw(tmp_path / "elsewhere" / "more.png", 2)
+    os.symlink(tmp_path / "elsewhere", root / "cow")
+    with pytest.raises(ValueError, match=r"cow: no picture of this class .* left out 1 link that"):
+        find(root)
 
 
 def test_hidden_files_and_other_kinds_are_no_pictures(make: Make) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cnnjax import data
 from cnnjax.cli import main
 from cnnjax.cli.surgery import lines
 from cnnjax.config import Config, from_dict, trial_id
 from cnnjax.study.store import TrialFiles
 from cnnjax.study.surgery import changed, operate, transplant
+from cnnjax.study.trained import load
 from cnnjax.study.trial import run
 
 CONFIG = Config(
@@ -60,6 +62,15 @@ def test_selection_by_phase_buys_consistency_with_the_weights_there_are(trained:
         run(config, files.root)  # it is no trial of that config
     with pytest.raises(FileExistsError, match="is not empty"):
         operate(trained, {"pool": "aps"}, out=trained / "aps")
+
+
+def test_its_run_judges_pictures_without_the_data_set(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operate(trained, {"pool": "aps"}, out=tmp_path / "aps")
+    assert TrialFiles(tmp_path / "aps").data() == TrialFiles(trained).data()
+    monkeypatch.setattr(data, "load", lambda *_: pytest.fail("the data set was loaded"))
+    assert load(tmp_path / "aps").recipe == load(trained).recipe
 
 
 @pytest.mark.slow
