@@ -44,7 +44,7 @@ class Localisation(nn.Module, kw_only=True):
             block = ConvBlock(WIDTH, 5, padding="ZEROS", pool=MAX, name=f"conv{index}")
             x = block(x, train=train)
         start = jnp.asarray(IDENTITY[self.mode])
-        x = nn.relu(nn.Dense(WIDTH, name="dense")(x.reshape(len(x), -1)))
+        x = nn.relu(nn.Dense(WIDTH, name="dense")(x.reshape(x.shape[0], -1)))
         pose = nn.Dense(
             len(start),
             kernel_init=nn.initializers.zeros_init(),

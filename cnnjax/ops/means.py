@@ -182,11 +182,16 @@ def _soft_mean(values: Values, logits: Values) -> tuple[jax.Array, jax.Array]:
     peak = lax.stop_gradient(windows.largest(logits))
     regular = jnp.isfinite(peak)
     safe = jnp.where(regular, peak, 0)
-    weights = windows.each(lambda a: jnp.exp(jnp.where(regular, a - safe, 0)), logits)
+    # Not jnp.where: the ONNX converter puts its own there, which knows no vmap.
+    weights = windows.each(lambda a: jnp.exp(_where(regular, a - safe)), logits)
     # A weight of 0 drops its value even where that is -inf.
-    parts = windows.each(lambda w, v: jnp.where((w > 0) | jnp.isnan(w), w * v, 0), weights, values)
+    parts = windows.each(lambda w, v: _where((w > 0) | jnp.isnan(w), w * v), weights, values)
     total = windows.total(weights)
     return windows.total(parts) / total, jnp.where(regular, safe + jnp.log(total), jnp.inf)
+
+
+def _where(condition: jax.Array, x: jax.Array) -> jax.Array:
+    return lax.select(condition, x, jnp.zeros_like(x))
 
 
 def _power(x: jax.Array, p: float | jax.Array) -> jax.Array:

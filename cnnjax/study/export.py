@@ -4,8 +4,8 @@
     to_numpy(load("runs/pets"), "pets.npz")     # and pets.json beside it
 
 ONNX: input "image" (N, H, W, C) uint8, output "logits" (N, K) float32. N is free, or 1 for methods
-whose operations the converter knows for fixed sizes alone (the Fourier ones, lip). The graph has
-the preprocessing, its metadata class names and temperature (JSON texts "classes" and
+whose operations the converter knows for fixed sizes alone (the Fourier ones). The graph has the
+preprocessing, its metadata class names and temperature (JSON texts "classes" and
 "temperature"). Probabilities are softmax(logits / temperature).
 
 NumPy: one array a variable, named by its path in the tree, "params/Conv_0/kernel"; the manifest

@@ -6,11 +6,12 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from cnnjax import POOLS, cli, data
+from cnnjax import NETS, POOLS, cli, data
 from cnnjax.study import export
 from cnnjax.study.keeping import fingerprint
 from cnnjax.study.trained import load
@@ -77,7 +78,7 @@ def test_onnx_gives_the_same_logits(name: str, make_run: MakeRun, tmp_path: Path
     session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
     (entry,) = session.get_inputs()
     free = not isinstance(entry.shape[0], int)
-    assert free == (name not in ("spectral", "flc", "diffstride", "lip"))
+    assert free == (name not in ("spectral", "flc", "diffstride"))
     images = data.load("digits:test=20").test.images
     parts = np.split(images, [7] if free else range(1, len(images)))
     logits = np.concatenate([session.run(None, {"image": part})[0] for part in parts])
@@ -85,6 +86,33 @@ def test_onnx_gives_the_same_logits(name: str, make_run: MakeRun, tmp_path: Path
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["classes"]) == list("0123456789")
     assert json.loads(metadata["temperature"]) == 0.7
+
+
+@pytest.mark.extra
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"net": "stn", "dense": (6,)},
+        {"transformer": "translation"},
+        {"net": "lenet5_modern", "norm": "response", "activation": "prelu"},
+        {"net": "lenet5"},
+        {"net": "resnet20_cifar", "widths": (3, 4, 5)},
+        {"net": "vgg13bn_cifar", "widths": (2, 2, 3, 3, 4), "padding": None},
+        {"net": "all_cnn_c", "padding": "ZEROS"},
+        {"net": "googlenet", "dataset": "digits_canvas:side=32:scale=2:train=50:test=20"},
+    ],
+    ids=lambda choices: choices.get("net", "cnn"),
+)
+def test_onnx_of_other_networks(choices: dict[str, Any], make_run: MakeRun, tmp_path: Path) -> None:
+    """For any number of images; what the small run's defaults name and a network lacks is None."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("jax2onnx")
+    taken = NETS[choices.get("net", "cnn")].defaults
+    lacks = {name: None for name in ("widths", "dense") if name not in taken}
+    assert export.to_onnx(load(make_run(**lacks | choices)), tmp_path / "net.onnx") <= 1e-4
+    (entry,) = onnxruntime.InferenceSession(tmp_path / "net.onnx").get_inputs()
+    assert not isinstance(entry.shape[0], int)
 
 
 @pytest.mark.extra
