@@ -9,8 +9,11 @@ backward pass that adds up padded maps, which XLA on CPU computes again for ever
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from cnnjax.ops.fusion import unfused
@@ -33,10 +36,14 @@ def bordered(x: jax.Array, *, sides: Sides, mode: str) -> jax.Array:
 
 def _going_round(x: jax.Array, *, sides: Sides, mode: str) -> jax.Array:
     for axis, side in zip(AXES, sides, strict=True):
-        widths = [(0, 0)] * x.ndim
-        widths[axis] = side
         # A single row has no neighbour to reflect; repeating it is the limit of reflection.
-        x = jnp.pad(x, widths, mode="edge" if x.shape[axis] == 1 else mode)
+        rule: Any = "edge" if x.shape[axis] == 1 else mode
+        lines = np.pad(np.arange(x.shape[axis]), side, mode=rule)
+        # Lines that follow each other in one piece, none of them empty as jnp.pad's may be, which
+        # readers of the program and the ONNX converter stumble over.
+        runs = np.split(lines, np.flatnonzero(np.diff(lines) != 1) + 1)
+        pieces = [lax.slice_in_dim(x, run[0], run[-1] + 1, axis=axis) for run in runs]
+        x = jnp.concatenate(pieces, axis)
     return x
 
 

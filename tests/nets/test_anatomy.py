@@ -127,6 +127,15 @@ def test_fields_that_wrap_around() -> None:
             assert pixels == expected(layer, axis, shape[axis], circular=True)
 
 
+@pytest.mark.parametrize("padding", ["CIRCULAR", "REFLECT", "EDGE"])
+def test_a_last_map_of_one_pixel_is_read(padding: str) -> None:
+    """Its whole border is copies of that pixel; the field is the one of a larger image."""
+    net = NETS["resnet20_cifar"].module(num_classes=2, padding=padding, widths=(2, 2, 2))
+    last = {n: anatomy(net, (n, n, 1)).layers[-3] for n in (4, 32)}
+    assert last[4].field == last[32].field == (3 + 6 * 2 + 2 + 5 * 4 + 4 + 5 * 8,) * 2
+    assert (last[4].stride, last[4].shape) == ((4, 4), (1, 1, 2))
+
+
 def pool_views(module: Any, variables: Any, side: int) -> tuple[View | None, View | None]:
     def forward(variables: Any, x: jax.Array) -> jax.Array:
         y = module.apply(variables, receptive.enter(x, "pool"))

@@ -9,6 +9,7 @@ import pytest
 
 from cnnjax.ops import padding as pads
 from cnnjax.ops.borders import bordered
+from cnnjax.ops.plain import plain
 
 SIDES = [((1, 1), (0, 2)), ((9, 1), (0, 11))]
 MORE = [((2, 0), (3, 3)), ((0, 0), (1, 0)), ((4, 3), (4, 3))]
@@ -59,6 +60,17 @@ def test_a_single_row_is_repeated_where_it_cannot_be_reflected():
     np.testing.assert_array_equal(
         y, padded(padded(x, ((1, 2), (0, 0)), "edge"), ((0, 0), (1, 1)), "reflect")
     )
+
+
+@pytest.mark.parametrize("mode", ["wrap", "reflect", "edge"])
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_border_in_plain_operations_has_no_empty_piece(size, mode):
+    """Readers of the program and the ONNX converter stumble over those of jnp.pad."""
+    image = jnp.zeros((1, size, size, 1))
+    build = lambda x: bordered(x, sides=((1, 0), (2, 3)), mode=mode)  # noqa: E731
+    program = jax.make_jaxpr(plain(build, image))(image)
+    made = [v.aval.shape for equation in program.jaxpr.eqns for v in equation.outvars]
+    assert made and all(map(all, made))
 
 
 @pytest.mark.parametrize("padding", ["ZEROS", "CIRCULAR", "REFLECT", "EDGE"])
