@@ -19,6 +19,8 @@ from cnnjax.study.trained import load
 MakeRun = Callable[..., Path]
 # What selects by content at evaluation, or draws regions: the converter lacks its operations.
 REFUSED = ("aps", "aps_blur", "max_aps", "lps", "canonical", "fractional_max")
+CANVAS = "digits_canvas:side=32:scale=2:train=50:test=20"
+ALEX = {"widths": (4, 4, 6, 6, 4), "dense": (8, 8), "head": "flatten"}
 ARMS = {name: "canonical:method=softpool" if name == "canonical" else name for name in POOLS}
 
 
@@ -98,9 +100,12 @@ def test_onnx_gives_the_same_logits(name: str, make_run: MakeRun, tmp_path: Path
         {"net": "lenet5_modern", "norm": "response", "activation": "prelu"},
         {"net": "lenet5"},
         {"net": "resnet20_cifar", "widths": (3, 4, 5)},
-        {"net": "vgg13bn_cifar", "widths": (2, 2, 3, 3, 4), "padding": None},
+        {"net": "base_cnn_a", "dataset": CANVAS},
         {"net": "all_cnn_c", "padding": "ZEROS"},
-        {"net": "googlenet", "dataset": "digits_canvas:side=32:scale=2:train=50:test=20"},
+        {"net": "resnet18_cifar", "widths": (2, 3, 4, 5)},
+        {"net": "vgg13bn_cifar", "widths": (2, 2, 3, 3, 4), "dataset": CANVAS},
+        {"net": "googlenet", "dataset": CANVAS},
+        {"net": "alexnet_2012", "padding": None, "dataset": CANVAS.replace("32", "67"), **ALEX},
     ],
     ids=lambda choices: choices.get("net", "cnn"),
 )
