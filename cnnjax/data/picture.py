@@ -139,7 +139,10 @@ def _crop(image: Any, size: int) -> Any:
 def _pad(image: Any, size: int) -> Any:
     from PIL import Image, ImageOps
 
-    return ImageOps.pad(image, (size, size), Image.Resampling.BILINEAR)
+    # Of a thin strip at least a line: ImageOps.pad rounds it to none and gives black.
+    inner = [max(1, round(n / max(image.size) * size)) for n in image.size]
+    fitted = image.resize(inner, Image.Resampling.BILINEAR)
+    return ImageOps.pad(fitted, (size, size), Image.Resampling.BILINEAR)
 
 
 def _stretch(image: Any, size: int) -> Any:

@@ -50,7 +50,8 @@ def print_table(runs: pd.DataFrame, *, by: Sequence[str], console: Console) -> N
     header, rows = cells(runs, by)
     table = Table(title="mean ± standard deviation over seeds")
     for name in header:
-        table.add_column(name, justify="left" if name in by else "right")
+        # Folded, not cut: the ends of long values may be what tells two arms apart.
+        table.add_column(name, justify="left" if name in by else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
     console.print(table)

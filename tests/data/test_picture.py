@@ -106,6 +106,12 @@ def test_fits() -> None:
         assert stretch[:, 10 * third + 5, third].min() > 250
 
 
+@pytest.mark.parametrize("fit", picture.FITS)
+@pytest.mark.parametrize("size", [(3000, 2), (2, 3000)])
+def test_a_thin_strip_does_not_vanish(fit: str, size: tuple[int, int]) -> None:
+    assert decode(encoded(np.full(size, 200, np.uint8)), Frame(8, 1, fit)).max() == 200
+
+
 def test_shrinking_averages_and_a_large_jpeg_looks_like_its_png() -> None:
     fine = np.indices((512, 512)).sum(axis=0)[..., None] % 2 * np.full(3, 255)
     found = decode(encoded(fine.astype(np.uint8)), Frame(32))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import flax.linen as nn
@@ -39,20 +40,6 @@ EXPECTED: dict[str, list[Map]] = {
         (6, 256),
     ],
     "zfnet": [(110, 96), (55, 96), (26, 256), (13, 256), (13, 384), (13, 384), (13, 256), (6, 256)],
-    "vgg11": [
-        *((224, 64), (112, 64), (112, 128), (56, 128), (56, 256), (56, 256), (28, 256)),
-        *((28, 512), (28, 512), (14, 512), (14, 512), (14, 512), (7, 512)),
-    ],
-    "base_cnn_a": [(32, 96), (16, 96), (16, 192), (8, 192), (6, 192), (6, 192), (6, 10)],
-    "strided_cnn_a": [(16, 96), (8, 192), (6, 192), (6, 192), (6, 10)],
-    "convpool_cnn_b": [
-        *((32, 96), (32, 96), (32, 96), (16, 96), (16, 192), (16, 192), (16, 192), (8, 192)),
-        *((6, 192), (6, 192), (6, 10)),
-    ],
-    "all_cnn_c": [
-        *((32, 96), (32, 96), (16, 96), (16, 192), (16, 192), (8, 192)),
-        *((6, 192), (6, 192), (6, 10)),
-    ],
 }
 # Blocks instead of layers: (H = W, C) after the modules whose names start like this.
 BLOCKS: dict[str, dict[str, Map]] = {
@@ -82,18 +69,104 @@ BLOCKS: dict[str, dict[str, Map]] = {
         "stage2_block2": (8, 64),
     },
     "resnet18_cifar": {"stem": (32, 64), "stage0_block1": (32, 64), "stage3_block1": (4, 512)},
-    "googlenet": {
-        "conv1": (112, 64),
-        "pool1": (56, 64),
-        "conv2": (28, 192),
-        "inception3a_5x5": (28, 32),
-        "inception3b_3x3": (28, 192),
-        "pool3": (14, 480),
-        "inception4e_pool_projection": (14, 128),
-        "pool4": (7, 832),
-        "inception5b_1x1": (7, 384),
+}
+
+
+def vgg(counts: tuple[int, ...], side: int = 224) -> list[Map]:
+    """Table 1: convolutions keep the map, a 2/2 maximum after each stage halves it."""
+    maps: list[Map] = []
+    for count, width in zip(counts, (64, 128, 256, 512, 512), strict=True):
+        maps += [(side, width)] * count + [(side // 2, width)]
+        side //= 2
+    return maps
+
+
+def springenberg(first: int, between: int, *, strided: bool, more: bool) -> list[Map]:
+    """Tables 1 and 2: convolutions a stage, a pool or a stride at each end, then 6 x 6."""
+    maps: list[Map] = []
+    for side, width in ((32, 96), (16, 192)):
+        count = first + between + more
+        maps += [(side, width)] * (count - strided) + [(side // 2, width)]
+    return [*maps, (6, 192), (6, 192), (6, 10)]
+
+
+def residual(counts: tuple[int, ...], widths: tuple[int, ...], side: int) -> dict[str, Map]:
+    """Table 1 and section 4.2: every block's map, halved by the first block of later stages."""
+    return {
+        f"stage{i}_block{j}": (side >> i, width)
+        for i, (count, width) in enumerate(zip(counts, widths, strict=True))
+        for j in range(count)
+    }
+
+
+WIDE = (64, 128, 256, 512)
+EXPECTED |= {
+    "cnn": [(32, 32), (16, 32), (16, 64), (8, 64), (8, 128), (4, 128)],
+    "lenet5_modern": [(28, 6), (14, 6), (10, 16), (5, 16)],
+    **{f"vgg{n}{bn}": vgg(counts) for bn in ("", "_bn") for n, counts in {
+        11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4),
+    }.items()},
+    "vgg13bn_cifar": vgg((2, 2, 2, 2, 2), 32),
+    **{f"{kind}_{model}": springenberg(1, index > 0, strided=strided, more=more)
+       for index, model in enumerate("abc")
+       for kind, strided, more in (
+           ("base_cnn", False, False), ("strided_cnn", True, False),
+           ("convpool_cnn", False, True), ("all_cnn", True, True))},
+}  # fmt: skip
+# Table 1 of GoogLeNet: 1x1, 3x3 reduced, 3x3, 5x5 reduced, 5x5, projection of the pool.
+BRANCHES = ("1x1", "3x3_reduce", "3x3", "5x5_reduce", "5x5", "pool_projection")
+INCEPTIONS = {
+    "3a": (64, 96, 128, 16, 32, 32),
+    "3b": (128, 128, 192, 32, 96, 64),
+    "4a": (192, 96, 208, 16, 48, 64),
+    "4b": (160, 112, 224, 24, 64, 64),
+    "4c": (128, 128, 256, 24, 64, 64),
+    "4d": (112, 144, 288, 32, 64, 64),
+    "4e": (256, 160, 320, 32, 128, 128),
+    "5a": (256, 160, 320, 32, 128, 128),
+    "5b": (384, 192, 384, 48, 128, 128),
+}
+GOOGLENET: dict[str, Map] = {
+    "conv1": (112, 64),
+    "pool1": (56, 64),
+    "conv2_reduce": (56, 64),
+    "conv2": (28, 192),
+    "pool3": (14, 480),
+    "pool4": (7, 832),
+    **{
+        f"inception{name}_{branch}": ({"3": 28, "4": 14, "5": 7}[name[0]], width)
+        for name, row in INCEPTIONS.items()
+        for branch, width in zip(BRANCHES, row, strict=True)
     },
 }
+MORE = {
+    "googlenet": GOOGLENET,
+    "googlenet_3x3": GOOGLENET,
+    "resnet18": residual((2, 2, 2, 2), WIDE, 56),
+    "resnet34": residual((3, 4, 6, 3), WIDE, 56),
+    **{
+        name: residual(counts, tuple(4 * width for width in WIDE), 56)
+        for name, counts in {
+            "resnet50": (3, 4, 6, 3),
+            "resnet101": (3, 4, 23, 3),
+            "resnet152": (3, 8, 36, 3),
+        }.items()
+    },
+    **{f"resnet{6 * n + 2}_cifar": residual((n,) * 3, (16, 32, 64), 32) for n in (3, 5, 7, 9, 18)},
+    "resnet18_cifar": residual((2, 2, 2, 2), WIDE, 32),
+}
+for known, maps in MORE.items():
+    BLOCKS[known] = BLOCKS.get(known, {}) | maps
+# Of several depths of a family one is traced each time, the others are slow.
+SLOW = (
+    *(f"resnet{n}" for n in (34, 101, 152)),
+    *(f"resnet{n}_cifar" for n in (32, 44, 56, 110)),
+    "googlenet_3x3",
+)
+
+
+def marked(names: Iterable[str]) -> list[Any]:
+    return [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in names]
 
 
 class Watch:
@@ -129,18 +202,23 @@ def watch(name: str) -> tuple[Watch, tuple[int, ...]]:
     return seen, jax.eval_shape(run, image).shape
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.parametrize("name", marked(EXPECTED))
 def test_layers(name: str) -> None:
     seen, logits = watch(name)
     assert seen.layers == EXPECTED[name]
     assert logits == (1, NETS[name].classes)
 
 
-@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("name", marked(BLOCKS))
 def test_blocks(name: str) -> None:
     seen, logits = watch(name)
     assert {key: seen.maps[key] for key in BLOCKS[name]} == BLOCKS[name]
     assert logits == (1, NETS[name].classes)
+
+
+def test_every_network_s_maps_are_held_against_something() -> None:
+    """A spatial transformer keeps its image's size; what follows is another network."""
+    assert {*EXPECTED, *BLOCKS} == {*NETS} - {"stn", "stn_translation"}
 
 
 def test_depths_are_the_names() -> None:

@@ -110,10 +110,11 @@ def test_cifar10_jpeg_as_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 @pytest.mark.slow
 @pytest.mark.shared
-def test_all_of_cifar10_jpeg(tmp_path: Path) -> None:
-    """60,000 JPEGs by the folder are the same pictures as Pillow gives one by one."""
+def test_all_of_cifar10_jpeg(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """60,000 JPEGs are what Pillow gives one by one; an epoch of them is judged and exported."""
     folder = unpacked(tmp_path / "cifar", {"train": 5000, "test": 1000})
-    dataset = data.load(f"folder:path={folder}:validation_share=0.0")
+    spec = f"folder:path={folder}:validation_share=0.0"
+    dataset = data.load(spec)
     assert dataset.train.images.shape == (50_000, 32, 32, 3)
     assert np.bincount(dataset.train.labels).tolist() == [5000] * 10
     assert np.bincount(dataset.test.labels).tolist() == [1000] * 10
@@ -121,3 +122,12 @@ def test_all_of_cifar10_jpeg(tmp_path: Path) -> None:
     for index in range(0, 10_000, 501):
         with Image.open(folder / dataset.sources["test"][index]) as picture:
             assert np.array_equal(picture.convert("RGB"), dataset.test.images[index])
+    run, small = tmp_path / "run", ["--widths=16x32", "--dense=", "--head=gap", "--threads=2"]
+    words = ["train", f"--dataset={spec}", *small, "--epochs=1", "--lr=0.01", f"--out={run}"]
+    assert cli.main([*words, "--norm=batch", "--battery=none", "--train_shift=0"]) == 0
+    accuracy = json.loads((run / "result.json").read_text())["metrics"]["accuracy"]
+    assert accuracy > 0.35
+    assert judged(run, folder / "test", capsys) == pytest.approx(accuracy, abs=0.001)
+    assert cli.main(["export", str(run), "--format=numpy", f"--out={tmp_path / 'net.npz'}"]) == 0
+    pytest.importorskip("jax2onnx")
+    assert cli.main(["export", str(run), f"--out={tmp_path / 'net.onnx'}"]) == 0
