@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cnnjax.study.results import words
+
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#999933")
 MARKERS = "osD^vPX*"
 # What a page of a paper holds; the tables have the rest.
 MOST_ROWS, MOST_PANELS = 24, 8
+LONGEST = 24  # characters in a line of a legend
 
 Results = Mapping[str, Mapping[str, Any]]
 
@@ -31,7 +35,7 @@ def draw(runs: pd.DataFrame, results: Results, *, by: Sequence[str]) -> dict[str
     The first axis is drawn as lines, the second as panels (or along x).
     """
     done = runs[runs["status"] == "done"]
-    done = done.assign(**{axis: done[axis].where(done[axis].notna(), "none") for axis in by})
+    done = done.assign(**{axis: done[axis].astype(object).map(_told) for axis in by})
     if done.empty:
         return {}
     line, panel = by[0], by[1] if len(by) > 1 else None
@@ -173,6 +177,12 @@ def finite(values: Sequence[float | None]) -> np.ndarray:
     """Return figures as an array, NaN where there is no finite number."""
     array = np.asarray(values, float)
     return np.where(np.isfinite(array), array, np.nan)
+
+
+def _told(value: Any) -> Any:
+    """Return the value of an axis as figures name it: None as flags do, long text in lines."""
+    text = words(value)
+    return value if isinstance(value, int | float) and value == value else fill(text, LONGEST)
 
 
 def _row(panels: int, width: float, height: float) -> tuple[Figure, Sequence[Axes]]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from cnnjax.config import Config, to_dict, trial_id
 from cnnjax.study import figures, report, results
 from cnnjax.study.grid import Study
 from cnnjax.study.store import Store
-from cnnjax.study.table import cells, spread
+from cnnjax.study.table import cells, print_table, spread
 
 STUDY = Study(
     name="tiny_grid",
@@ -101,6 +103,23 @@ def test_a_field_left_as_published_is_told_as_its_flag_has_it() -> None:
     _, rows = cells(runs.assign(**dict.fromkeys(results.HEADLINES, 0.5)), ["norm"])
     assert [row[0] for row in rows] == ["default", "none"]
     assert results.words((3, 2)) == "3x2"
+
+
+def test_long_values_tell_arms_apart_on_the_terminal_and_in_figures() -> None:
+    widths = ["x".join(["16"] * count) for count in (6, 20)]
+    runs = pd.DataFrame({"widths": widths, "status": "done", "reason": "", "id": ["a", "b"]})
+    runs = runs.assign(same_as="", norm=[None, "none"], **dict.fromkeys(results.HEADLINES, 0.5))
+    console = Console(width=60, file=io.StringIO())
+    print_table(runs, by=["widths"], console=console)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert shown.count("16") == 26 and "\u2026" not in shown
+    found: dict[str, Any] = {"a": {}, "b": {}}
+    labels = figures.draw(runs, found, by=["widths"])["accuracy_against_consistency"]
+    _, texts = labels.axes[0].get_legend_handles_labels()
+    assert [text.replace("\n", "") for text in texts] == widths
+    assert max(len(line) for text in texts for line in text.split("\n")) <= 24
+    labels = figures.draw(runs, found, by=["norm"])["accuracy_against_consistency"]
+    assert labels.axes[0].get_legend_handles_labels()[1] == ["default", "none"]
 
 
 def test_distance_curve() -> None:
