@@ -64,8 +64,14 @@ def shown(
             print(f"cnnjax predict: skipped {item.reason}", file=sys.stderr)
         elif not quiet:
             pairs = zip(item.classes, item.probabilities, strict=True)
-            print(f"{item.path}: {', '.join(f'{name} {value:.4f}' for name, value in pairs)}")
+            verdict = ", ".join(f"{name} {value:.4f}" for name, value in pairs)
+            print(on_one_line(f"{item.path}: {verdict}"))
         yield item
+
+
+def on_one_line(text: str) -> str:
+    """Return text with what cannot be printed escaped: line ends in names, names not in UTF-8."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def document(trained: Trained, items: Iterable[Verdict | Skipped]) -> dict[str, Any]:

@@ -203,7 +203,8 @@ def split(
 
 
 def _lot(seed: int, name: str) -> bytes:
-    return hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    # Names are bytes to the system, and not always UTF-8.
+    return hashlib.sha256(os.fsencode(f"{seed}/{name}")).digest()
 
 
 def take(found: Found, indices: Sequence[int]) -> Found:

@@ -18,6 +18,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
+from flax.errors import FlaxError
 from flax.traverse_util import unflatten_dict
 
 from cnnjax import build, data
@@ -38,9 +39,17 @@ class Trained:
     temperature: float
 
     def logits(self, images: jax.Array) -> jax.Array:
-        """Return logits (N, K) of images (N, H, W, C) uint8."""
+        """Return logits (N, K) of images (N, H, W, C) uint8.
+
+        Raises ValueError where the variables are not those of the network, as in an edited run.
+        """
         forward: Any = self.net.apply
-        return forward(self.variables, build.build_input(self.recipe)(images), train=False)
+        try:
+            return forward(self.variables, build.build_input(self.recipe)(images), train=False)
+        except FlaxError as error:
+            raise ValueError(
+                f"{self.root}: its variables do not fit its config: {error}"
+            ) from error
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Return softmax(logits / temperature), (N, K), of images (N, H, W, C) uint8."""

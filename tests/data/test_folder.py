@@ -142,6 +142,16 @@ def test_a_class_of_links_out_of_the_folder_says_so(make: Make, tmp_path: Path) 
         find(root)
 
 
+def test_names_need_not_be_utf_8(make: Make) -> None:
+    root = make()
+    try:
+        os.rename(root / "cat" / "1.png", os.fsencode(root / "cat") + b"/b\xe4d.png")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    dataset = load(f"folder:{root}:size=8")
+    assert sum(map(len, dataset.sources.values())) == 20
+
+
 def test_hidden_files_and_other_kinds_are_no_pictures(make: Make) -> None:
     root = make()
     draw(root / "cat" / "deep" / "er" / "x.PNG", 5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,6 +103,35 @@ def test_links_out_of_a_directory_are_left_out(pictures: Path, tmp_path: Path) -
     assert len(said) == 1 and len(found) == 22
     assert "c.png" in found and not {"a.png", "b.png"} & found
     assert find([str(pictures / "a.png")]) == [pictures / "a.png"]
+
+
+def test_variables_of_another_network_are_named(
+    make_run: MakeRun, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run()
+    config = run / "config.json"
+    config.write_text(config.read_text().replace('"head": "gap"', '"head": "flatten"'))
+    assert cli.main(["predict", str(run), str(pictures / "00.png")]) == 2
+    said = capsys.readouterr().err
+    assert f"{run}: its variables do not fit its config" in said and said.count("\n") == 1
+
+
+def test_names_that_cannot_be_printed(
+    make_run: MakeRun, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line a picture, whatever its name: line ends and bytes that are no UTF-8 are escaped."""
+    run = str(make_run())
+    os.rename(pictures / "02.png", pictures / "a\nb.png")
+    try:
+        os.rename(pictures / "00.png", os.fsencode(pictures) + b"/b\xe4d.png")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    assert cli.main(["predict", run, str(pictures)]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("\n") == 20
+    assert "b\\udce4d.png: " in shown and "a\\nb.png: " in shown
+    assert cli.main(["predict", run, str(pictures), "--json"]) == 0
+    assert "b\\udce4d.png" in capsys.readouterr().out
 
 
 def test_nothing_readable_is_status_1(make_run: MakeRun, pictures: Path) -> None:
