@@ -121,7 +121,7 @@ class PowerMean:
         scale = lax.stop_gradient(windows.largest(sizes))
         regular = (scale > 0) & jnp.isfinite(scale)
         safe = jnp.where(regular, scale, 1)
-        powers = windows.each(lambda v: _power(jnp.where(regular, v / safe, 1), self.p), sizes)
+        powers = windows.each(lambda v: _power(_where(regular, v / safe, 1), self.p), sizes)
         total = windows.total(powers) / self.count
         return (jnp.where(regular, safe * total ** (1 / self.p), scale),)
 
@@ -145,7 +145,7 @@ class LogMeanExp:
         peak = lax.stop_gradient(windows.largest(values))
         regular = jnp.isfinite(peak)
         safe = jnp.where(regular, peak, 0)
-        raised = windows.each(lambda v: jnp.exp(self.r * jnp.where(regular, v - safe, 0)), values)
+        raised = windows.each(lambda v: jnp.exp(self.r * _where(regular, v - safe)), values)
         level = jnp.log(windows.total(raised) / self.count) / self.r
         return (jnp.where(regular, peak + level, peak),)
 
@@ -182,7 +182,6 @@ def _soft_mean(values: Values, logits: Values) -> tuple[jax.Array, jax.Array]:
     peak = lax.stop_gradient(windows.largest(logits))
     regular = jnp.isfinite(peak)
     safe = jnp.where(regular, peak, 0)
-    # Not jnp.where: the ONNX converter puts its own there, which knows no vmap.
     weights = windows.each(lambda a: jnp.exp(_where(regular, a - safe)), logits)
     # A weight of 0 drops its value even where that is -inf.
     parts = windows.each(lambda w, v: _where((w > 0) | jnp.isnan(w), w * v), weights, values)
@@ -190,8 +189,9 @@ def _soft_mean(values: Values, logits: Values) -> tuple[jax.Array, jax.Array]:
     return windows.total(parts) / total, jnp.where(regular, safe + jnp.log(total), jnp.inf)
 
 
-def _where(condition: jax.Array, x: jax.Array) -> jax.Array:
-    return lax.select(condition, x, jnp.zeros_like(x))
+def _where(condition: jax.Array, x: jax.Array, other: float = 0.0) -> jax.Array:
+    # Not jnp.where: the ONNX converter puts its own there, which knows no vmap.
+    return lax.select(condition, x, jnp.full_like(x, other))
 
 
 def _power(x: jax.Array, p: float | jax.Array) -> jax.Array:

@@ -96,7 +96,8 @@ def test_onnx_gives_the_same_logits(name: str, make_run: MakeRun, tmp_path: Path
     "choices",
     [
         {"net": "stn", "dense": (6,)},
-        {"transformer": "translation"},
+        {"transformer": "translation", "head": "gem"},
+        {"head": "lse"},
         {"net": "lenet5_modern", "norm": "response", "activation": "prelu"},
         {"net": "lenet5"},
         {"net": "resnet20_cifar", "widths": (3, 4, 5)},
