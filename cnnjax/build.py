@@ -79,8 +79,9 @@ def check_fit(net: nn.Module, config: Config, image_shape: Shape) -> None:
     try:
         fit.check(net, image_shape, windows=config.window is not None)
     except ValueError as error:
-        arm = f"pool={config.pool}, window={config.window}, stride={config.stride}"
-        raise ValueError(f"{config.net} with {arm} on {image_shape} images: {error}") from error
+        choices = ((name, getattr(config, name)) for name in ("pool", "window", "stride"))
+        words = [config.net, *(f"{name}={value}" for name, value in choices if value is not None)]
+        raise ValueError(f"{' '.join(words)} on {image_shape} images: {error}") from error
 
 
 def steps_per_epoch(config: Config, dataset: Dataset) -> int:
