@@ -11,10 +11,14 @@ and the one of lowest training loss. Only the first process writes; the others r
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import signal
+import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -94,7 +98,8 @@ class Checkpoints:
         from orbax.checkpoint import args
 
         items = args.Composite(state=args.StandardRestore(), meta=args.JsonRestore())
-        found = self._manager().restore(step, args=items)
+        with uninterrupted():
+            found = self._manager().restore(step, args=items)
         leaves, meta = dict(found.state), dict(found.meta)
         expected = meta.pop("sha256")
         if digest(leaves, meta) != expected:
@@ -134,7 +139,8 @@ class Checkpoints:
 
     def _attempt(self, action: Any) -> None:
         try:
-            action()
+            with uninterrupted():
+                action()
         except Exception as error:
             reason = " ".join(str(error).split())[:300]
             raise CheckpointError(
@@ -145,7 +151,8 @@ class Checkpoints:
     def _manager(self) -> Any:
         if self._open is None:
             self._screen()
-            self._open = _open_manager(self.root, self._keep)
+            with uninterrupted():
+                self._open = _open_manager(self.root, self._keep)
         return self._open
 
     def _screen(self) -> None:
@@ -174,6 +181,26 @@ class Checkpoints:
         except CheckpointError:
             if error is None:  # else the first error is the one to tell
                 raise
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait until the block is through.
+
+    Broken off in the middle, Orbax leaves threads behind that wait for ever, and the process with
+    them. Other threads than the main one are not interrupted anyway.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda signum, frame: came.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came.is_set():
+            signal.raise_signal(signal.SIGINT)
 
 
 def _open_manager(root: Path, keep: int) -> Any:
