@@ -227,6 +227,15 @@ except CheckpointError as error:
 """
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Python's own handler of Ctrl-C, which the processes of pytest-xdist ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_waits_for_orbax(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever in a save it comes: what was begun is whole, and only then the run is interrupted.
 
