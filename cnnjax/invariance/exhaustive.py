@@ -272,7 +272,7 @@ def prove(
     net: nn.Module, variables: Any, sample: np.ndarray, phases: np.ndarray, *, memory: int
 ) -> None:
     """Raise NotDense unless the phases of `sample` (n, H, W, C) are what rolling it gives."""
-    size = (sample.shape[1], sample.shape[2])
+    size = pads.spatial_size(sample)
     drawn = np.random.default_rng(0).integers(0, size, (5, 2))
     offsets = np.concatenate([[(0, 0), (1, 0), (0, 1)], drawn]) % size
     call = moved.InEvaluation(net)

@@ -161,16 +161,15 @@ class _Reader:
         module, name = context.module, "/".join(context.module.path)
         if context.method_name != "__call__" or not args or not hasattr(args[0], "ndim"):
             return call(*args, **kwargs)
-        result = call(receptive.enter(args[0], name), *args[1:], **kwargs)
-        y, *rest = result if isinstance(result, tuple) else (result,)
+        result = receptive.between_marks(call, args, kwargs, name)
+        y = result[0] if isinstance(result, tuple) else result
         if not hasattr(y, "ndim"):
             return result
         if args[0].ndim == 4 and sites.is_site(module):
             self.site(module, args[0].shape[1:3], y.shape[1:3])
         if name:
             self.follow(module, name, args[0], y)
-        y = receptive.leave(y, name)
-        return (y, *rest) if isinstance(result, tuple) else y
+        return result
 
     def follow(self, module: Any, name: str, x: jax.Array, y: jax.Array) -> None:
         if y.ndim == 4:

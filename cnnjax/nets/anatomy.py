@@ -132,12 +132,10 @@ class _Watch:
         if not watched or isinstance(module, nn.Dropout):
             return call(*args, **kwargs)
         self.parents |= {path.rsplit("/", n)[0] for n in range(1, path.count("/") + 1)}
-        y = call(receptive.enter(args[0], path), *args[1:], **kwargs)
-        first, *rest = y if isinstance(y, tuple) else (y,)
-        marked = receptive.leave(first, path)
+        y = receptive.between_marks(call, args, kwargs, path)
         self.kinds.pop(path, None)
         self.kinds[path] = getattr(module, "method", type(module).__name__)
-        return (marked, *rest) if isinstance(y, tuple) else marked
+        return y
 
 
 def _last_map(

@@ -23,6 +23,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from cnnjax import spec
@@ -117,7 +118,7 @@ def tap(x: jax.Array, start: Pair, count: Pair, stride: Pair) -> jax.Array:
     )
 
 
-def spatial_size(x: jax.Array) -> Pair:
+def spatial_size(x: jax.Array | np.ndarray) -> Pair:
     """Return (H, W) of x (..., H, W, C); ValueError for fewer than three axes."""
     if x.ndim < 3:
         raise ValueError(f"x: expected (..., H, W, C), got shape {x.shape}")

@@ -64,6 +64,16 @@ def leave(y: jax.Array, name: str) -> jax.Array:
     return checkpoint_name(y, LEAVE + name)
 
 
+def between_marks(call: Callable[..., Any], args: Any, kwargs: Any, name: str) -> Any:
+    """Return what a layer returns, marked; of a tuple the first, and only arrays are marked."""
+    result = call(enter(args[0], name), *args[1:], **kwargs)
+    y, *rest = result if isinstance(result, tuple) else (result,)
+    if not hasattr(y, "ndim"):
+        return result
+    y = leave(y, name)
+    return (y, *rest) if isinstance(result, tuple) else y
+
+
 def read(function: Callable[..., Any], *args: Any, watch: int) -> Reading:
     """Trace function(*args) and read it; args[watch] is the image (N, H, W, C)."""
     program = jax.make_jaxpr(plain(function, *args))(*args)

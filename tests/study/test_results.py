@@ -109,9 +109,9 @@ def test_long_values_tell_arms_apart_on_the_terminal_and_in_figures() -> None:
     widths = ["x".join(["16"] * count) for count in (6, 20)]
     runs = pd.DataFrame({"widths": widths, "status": "done", "reason": "", "id": ["a", "b"]})
     runs = runs.assign(same_as="", norm=[None, "none"], **dict.fromkeys(results.HEADLINES, 0.5))
-    console = Console(width=60, file=io.StringIO())
-    print_table(runs, by=["widths"], console=console)
-    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    shown_on = io.StringIO()
+    print_table(runs, by=["widths"], console=Console(width=60, file=shown_on))
+    shown = shown_on.getvalue()
     assert shown.count("16") == 26 and "\u2026" not in shown
     found: dict[str, Any] = {"a": {}, "b": {}}
     labels = figures.draw(runs, found, by=["widths"])["accuracy_against_consistency"]
