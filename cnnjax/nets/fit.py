@@ -39,22 +39,27 @@ def smallest(net: nn.Module, channels: int, *, windows: bool = False) -> int | N
     that fits the border is searched as if every larger image fitted too.
     """
 
-    def fits(side: int) -> bool:
-        try:
-            _trace(net, (side, side, channels), windows)
-        except ValueError:
-            return False
-        return True
+    def fitting(side: int) -> bool:
+        return fits(net, (side, side, channels), windows=windows)
 
     sides = sorted({2**k for k in range(11)} | {3**k for k in range(7)})
-    first = next((i for i, side in enumerate(sides) if fits(side)), None)
+    first = next((i for i, side in enumerate(sides) if fitting(side)), None)
     if first is None:
         return None
     low, high = (sides[first - 1] if first else 0), sides[first]
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if fits(middle) else (middle, high)
+        low, high = (low, middle) if fitting(middle) else (middle, high)
     return high
+
+
+def fits(net: nn.Module, image_shape: tuple[int, ...], *, windows: bool = False) -> bool:
+    """Return whether `check` lets an image (H, W, C) pass."""
+    try:
+        _trace(net, image_shape, windows)
+    except ValueError:
+        return False
+    return True
 
 
 def _trace(net: nn.Module, image_shape: tuple[int, ...], windows: bool) -> None:

@@ -30,6 +30,27 @@ NARROW: dict[str, dict[str, Any]] = {
     "googlenet": {},
 }
 
+# The networks that take the widths of a kind above, as deeper ones or other forms of it.
+OF_THE_KIND: dict[str, tuple[str, ...]] = {
+    "lenet5": ("lenet5_modern",),
+    "stn": ("stn_translation",),
+    "vgg11": ("vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn"),
+    "resnet18": ("resnet34",),
+    "resnet50": ("resnet101", "resnet152"),
+    "resnet20_cifar": tuple(f"resnet{depth}_cifar" for depth in (32, 44, 56, 110)),
+    "base_cnn_b": ("base_cnn_a", "base_cnn_c"),
+    "all_cnn_c": (
+        *("all_cnn_a", "all_cnn_b", "convpool_cnn_a", "convpool_cnn_b", "convpool_cnn_c"),
+        *("strided_cnn_a", "strided_cnn_b", "strided_cnn_c"),
+    ),
+    "googlenet": ("googlenet_3x3",),
+}
+
+
+def kind(name: str) -> str:
+    """Return the network of NARROW that `name` is, or is of the kind of."""
+    return next((kind for kind, names in OF_THE_KIND.items() if name in names), name)
+
 
 def variables(net: Any, image_shape: tuple[int, ...], seed: int = 0) -> Any:
     """Return variables of net for images (H, W, C): kernels of He's deviation, scales around 1."""
