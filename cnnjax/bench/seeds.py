@@ -26,7 +26,7 @@ from cnnjax.bench.torch import threads
 from cnnjax.config import Config
 from cnnjax.train.batches import feed
 from cnnjax.train.fit import fit
-from cnnjax.train.lifeline import end_with
+from cnnjax.train.lifeline import end_with_starter
 from cnnjax.train.parallel import make_plan
 from cnnjax.train.seeds import first_states, fit_seeds, one_of, seeds_step
 from cnnjax.train.training import build_step, first_state
@@ -117,7 +117,7 @@ def _worker(seeds: list[int]) -> Pool:
     before = os.environ.get("NPROC")
     os.environ["NPROC"] = "1"
     try:
-        return multiprocessing.get_context("spawn").Pool(1, _begin, (seeds, os.getpid()))
+        return multiprocessing.get_context("spawn").Pool(1, _begin, (seeds,))
     finally:
         del os.environ["NPROC"]
         if before is not None:
@@ -127,8 +127,8 @@ def _worker(seeds: list[int]) -> Pool:
 _WORK: list[Callable[[], list[Any]]] = []
 
 
-def _begin(seeds: list[int], parent: int) -> None:
-    end_with(parent)
+def _begin(seeds: list[int]) -> None:
+    end_with_starter()
     _WORK.append(one_after_another(seeds))
 
 

@@ -42,9 +42,14 @@ VERBS: Mapping[str, str] = {
 
 
 def entry_point() -> None:
-    """Run the command line of this process."""
+    """Run the command line of this process; a study in two, of which this one has no JAX."""
     warnings.formatwarning = lambda message, *_, **__: f"cnnjax: {message}\n"  # no line of code
-    sys.exit(main(sys.argv[1:]))
+    words = sys.argv[1:]
+    if words[:1] == ["study"]:
+        from cnnjax.study.engines.driver import drive
+
+        sys.exit(answer("study", lambda: drive(main, words)))
+    sys.exit(main(words))
 
 
 def main(words: Sequence[str]) -> int:

@@ -9,11 +9,9 @@ and SIGTERM leave with a line that says how to go on.
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Iterable
-from types import FrameType, TracebackType
-from typing import Any
+from types import TracebackType
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
@@ -22,6 +20,7 @@ from rich.text import Text
 
 from cnnjax.cli.tally import Tally, describe
 from cnnjax.config import trial_id
+from cnnjax.study.engines import signals
 from cnnjax.study.engines.interface import Event
 from cnnjax.study.grid import Study
 from cnnjax.study.run import Plan
@@ -58,7 +57,8 @@ class Progress:
         self.live: Live | None = None
 
     def __enter__(self) -> Progress:
-        self._before = {s: signal.signal(s, _interrupt) for s in (signal.SIGTERM, signal.SIGINT)}
+        self._signals = signals.interrupting()
+        self._signals.__enter__()
         return self
 
     def __exit__(
@@ -69,15 +69,13 @@ class Progress:
     ) -> None:
         if self.live is not None:
             self.live.stop()
+        self._signals.__exit__(kind, error, at)
         if isinstance(error, KeyboardInterrupt):
-            # The process is about to end: its handlers stay, so that one more Ctrl-C is harmless.
             done = (self.tally.finished, self.tally.total) if self.tally else (0, 0)
             raise KeyboardInterrupt(
                 f"{done[0]} of {done[1]} trials are done and kept in {self.out}; "
                 "the same command goes on from there"
             ) from None
-        for signum, handler in self._before.items():
-            signal.signal(signum, handler)
 
     def plan(self, plan: Plan) -> None:
         """Take note of what is to do."""
@@ -111,10 +109,3 @@ def _outcome(event: Event) -> str:
         numbers = (f"{k}={metrics[k]:.3f}" for k in ("accuracy", "accuracy_away", "consistency"))
         return f"{' '.join(numbers)} ({event.body['seconds']:.0f} s)"
     return str(event.body["reason"] if event.kind == "failed" else event.body)
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> Any:
-    # The first stops the study, which takes a moment; another must not break that off.
-    for again in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(again, signal.SIG_IGN)
-    raise KeyboardInterrupt

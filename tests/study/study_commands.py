@@ -49,15 +49,25 @@ def copy(source: Path, target: Path) -> None:
     (target / "study.json").write_bytes((source / "study.json").read_bytes())
 
 
+def planner_of(pid: int) -> int:
+    """Return the process that plans for the driver `pid`, the first that it starts."""
+    return children(pid)[0]
+
+
+def workers_of(pid: int) -> list[int]:
+    """Return the processes that run trials for the driver `pid`."""
+    return children(pid)[1:]
+
+
 def children(pid: int) -> list[int]:
-    """Return the process ids whose parent is `pid`, resource trackers aside."""
-    found = []
+    """Return the processes that `pid` has started, oldest first, resource trackers aside."""
+    found: list[tuple[int, int]] = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            stat = (path / "stat").read_text().rpartition(")")[2].split()
             words = (path / "cmdline").read_bytes()
-        except (OSError, ValueError, IndexError):
+        except OSError:
             continue
-        if parent == pid and b"spawn_main" in words:
-            found.append(int(path.name))
-    return found
+        if int(stat[1]) == pid and b"spawn_main" in words:
+            found.append((int(stat[19]), int(path.name)))
+    return [child for _, child in sorted(found)]

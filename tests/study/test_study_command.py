@@ -20,7 +20,9 @@ from study_commands import (
     copy,
     finish,
     numbers,
+    planner_of,
     wait_for,
+    workers_of,
 )
 
 from cnnjax.cli import main
@@ -71,6 +73,22 @@ def test_the_same_command_again_runs_nothing(command: Command, finished: Path) -
     assert (finished / "runs.csv").read_bytes() == runs
 
 
+WITNESS = """
+import sys
+from cnnjax.cli import entry_point
+try:
+    entry_point()
+finally:
+    print("in the driver:", sorted({"jax", "flax"} & set(sys.modules)), file=sys.stderr)
+"""
+
+
+def test_jax_is_imported_in_workers_only(command: Command, tmp_path: Path) -> None:
+    words = [*GRID, "--pool=max", f"--out={tmp_path / 'out'}"]
+    status, _, errors = finish(command(*words, program=[sys.executable, "-c", WITNESS]))
+    assert status == 0 and "in the driver: []" in errors, errors
+
+
 @pytest.mark.slow
 def test_same_seed_same_bits_alone_or_in_a_study(finished: Path) -> None:
     config = json.loads(next(finished.glob("trials/*/config.json")).read_text())
@@ -97,7 +115,7 @@ print(json.dumps(measure(from_dict(json.loads(sys.argv[1])))))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", ["study", "worker"])
+@pytest.mark.parametrize("victim", ["study", "workers", "planner"])
 def test_kill_9_loses_nothing_finished(command: Command, tmp_path: Path, victim: str) -> None:
     out, calm = tmp_path / "killed", tmp_path / "calm"
     process = command(*SLOWER, f"--out={out}", "--workers=1")
@@ -109,10 +127,12 @@ def test_kill_9_loses_nothing_finished(command: Command, tmp_path: Path, victim:
         finish(process)
         status, _, errors = finish(command(*SLOWER, f"--out={out}", "--workers=2"))
     else:
-        for child in children(process.pid):
+        said = {"workers": "crashed", "planner": "the planning process died (exit code -9)"}
+        victims = workers_of(process.pid) if victim == "workers" else [planner_of(process.pid)]
+        for child in victims:
             os.kill(child, signal.SIGKILL)
         status, _, errors = finish(process)
-        assert "crashed" in errors
+        assert said[victim] in errors
     assert status == 0, errors
     assert {path: path.read_bytes() for path in done} == done
     assert finish(command(*SLOWER, f"--out={calm}", "--workers=2"))[0] == 0

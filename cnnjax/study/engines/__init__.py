@@ -5,7 +5,8 @@
         print(event.trial_id, event.kind)      # "epoch", "done", "failed", "crashed", "lost"
 
 An engine is a module with `run(jobs, work, resources) -> Iterator[Event]`; adding one is such a
-module plus one row here. Nothing in this package imports JAX, which only workers start.
+module plus one row here. Nothing in this package imports JAX: only workers do, of which one plans
+and reports (`driver`).
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import importlib
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from cnnjax import spec
+from cnnjax.study.engines import driver
 from cnnjax.study.engines.interface import Engine
 
 
@@ -36,11 +39,16 @@ ENGINES: Mapping[str, Card] = {
 
 
 def find(name: str) -> Engine:
-    """Return the engine of that name; ValueError for an unknown one or a missing package."""
+    """Return the engine of that name, which runs in the driver where this process has one.
+
+    ValueError for an unknown name or a missing package.
+    """
     card = spec.find(ENGINES, name, "engine")
     if card.package is not None and importlib.util.find_spec(card.package) is None:
         raise ValueError(
             f"engine: {name!r} needs the package {card.package}, "
             f"which is not installed; pip install 'cnnjax[{name}]'"
         )
+    if driver.is_attached():
+        return partial(driver.ask, card.module)
     return importlib.import_module(card.module).run

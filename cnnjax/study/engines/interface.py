@@ -133,7 +133,7 @@ def attempt(work: Work, job: Job, report: Report) -> Ends:
     try:
         return work(job, report)
     except Exception as error:
-        return job.events("error", _portable(error))
+        return job.events("error", portable(error))
 
 
 def environment(job: Job, gpus: float) -> dict[str, str]:
@@ -148,7 +148,8 @@ def environment(job: Job, gpus: float) -> dict[str, str]:
     return variables
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
+    """Return the error, or where it cannot be sent to another process one that says the same."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:

@@ -19,8 +19,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cnnjax.study.engines import signals
 from cnnjax.study.engines.interface import Event, Job, Queue, Resources, Work, attempt
-from cnnjax.train.lifeline import end_with
+from cnnjax.train.lifeline import end_with_starter
 
 # A worker is a process with its own JAX: hundreds of MB.
 MOST_WORKERS_A_CORE = 16
@@ -98,13 +99,9 @@ def _start(threads: int, work: Work, *, shared: bool) -> Worker:
     context = multiprocessing.get_context("spawn")
     pipe, far_end = context.Pipe()
     # No daemon: those may have no processes of their own, and a trial's images may be read by some.
-    process = context.Process(target=_serve, args=(far_end, work, threads, shared, os.getpid()))
-    # Blocked signals are inherited: Ctrl-C reaches no worker, not even one that is still starting.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
+    process = context.Process(target=_serve, args=(far_end, work, threads, shared))
+    with signals.held():  # by the worker too: Ctrl-C is not even for one that is still starting
         process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     far_end.close()
     return Worker(process, pipe, threads)
 
@@ -144,10 +141,11 @@ def _stop(worker: Worker) -> None:
     worker.process.join()
 
 
-def _serve(pipe: Any, work: Work, threads: int, shared: bool, parent: int) -> None:
+def _serve(pipe: Any, work: Work, threads: int, shared: bool) -> None:
     """Run jobs as they come, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    end_with(parent)  # no trial may run twice after a restart
+    signals.release()
+    end_with_starter()  # no trial may run twice after a restart
     os.environ["NPROC"] = str(threads)
     if shared:  # JAX would take 75 % of a GPU for the first worker alone
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

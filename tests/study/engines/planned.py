@@ -1,0 +1,49 @@
+"""A driver with a made-up planner: `planned.py PLAN NOTES ACTS` runs one job of these acts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import made_up
+
+from cnnjax.study.engines import find
+from cnnjax.study.engines.interface import Job, Resources
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the plan and return its status."""
+    plan, notes, acts = words
+    number = len(list(Path(notes).glob("planner.*")))
+    (Path(notes) / f"planner.{number}").write_text(str(os.getpid()))
+    job = Job({"a": {"notes": notes, "acts": acts.split(",")}})
+    try:
+        with contextlib.closing(find("local")([job], made_up.work, Resources(workers=1))) as events:  # type: ignore[type-var]
+            for event in events:
+                print(event.trial_id, event.kind, flush=True)
+                if plan == "leave":
+                    break
+                if plan == "die" or (plan == "die once" and number == 0):
+                    os.kill(os.getpid(), signal.SIGKILL)
+    except OSError as error:
+        print("raised", error.errno)
+    except KeyboardInterrupt:
+        print("interrupted")
+        return 130
+    return 3
+
+
+if __name__ == "__main__":
+    from cnnjax.study.engines.driver import drive
+
+    try:
+        status = drive(main, sys.argv[1:])
+    except ChildProcessError as error:
+        print(error)
+        status = 4
+    print("jax in the driver:", "jax" in sys.modules)
+    sys.exit(status)
