@@ -18,6 +18,7 @@ from cnnjax import build, data
 from cnnjax.cli.flags import Flags
 from cnnjax.config import from_dict
 from cnnjax.invariance.certificate import Certificate, certify
+from cnnjax.study.files import place
 from cnnjax.study.store import TrialFiles
 from cnnjax.study.trained import trials
 
@@ -33,7 +34,7 @@ def main(words: list[str]) -> int:
     if not rest:
         raise ValueError("expected a trial or a study directory, got none")
     found: dict[str, Any] = {}
-    for trial in [trial for word in rest for trial in trials(Path(word))]:
+    for trial in [trial for word in rest for trial in trials(place(word))]:
         certificate = certify_trial(trial, images=flags.images)
         found[str(trial)] = certificate.to_dict()
         print(f"{trial}: {certificate.paragraph()}")

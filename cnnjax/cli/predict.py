@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from cnnjax.cli.flags import Flags
@@ -86,5 +85,5 @@ def document(trained: Trained, items: Iterable[Verdict | Skipped]) -> dict[str, 
                 for name, value in zip(item.classes, item.probabilities, strict=True)
             ]
             pictures.append({"path": str(item.path), **top[0], "top": top})
-    about = {"run": str(Path(trained.root)), "temperature": trained.temperature}
+    about = {"run": str(trained.root), "temperature": trained.temperature}
     return {**about, "pictures": pictures, "skipped": skipped}

@@ -61,7 +61,10 @@ def write_json(path: Path, value: Any) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file under a temporary name, flush it to disk, then rename it into place."""
     if is_store(path):
-        path.write_bytes(content)
+        try:
+            path.write_bytes(content)
+        except OSError as error:  # a store does not say which object it was
+            raise type(error)(f"{os.fspath(path)}: {error}") from error
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not by the process's id: two machines that share the directory may have the same.

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -24,6 +23,7 @@ from flax.traverse_util import unflatten_dict
 from cnnjax import build, data, spec
 from cnnjax.config import Config, from_dict, to_dict, trial_id
 from cnnjax.study.environment import describe
+from cnnjax.study.files import place
 from cnnjax.study.judge import judge
 from cnnjax.study.keeping import fingerprint, flat, learnt_from
 from cnnjax.study.store import TrialFiles
@@ -127,7 +127,8 @@ def told(choices: Mapping[str, Any]) -> str:
 
 
 def _empty(out: str | os.PathLike[str]) -> TrialFiles:
-    if Path(out).exists() and any(Path(out).iterdir()):
+    root = place(out)
+    if root.exists() and any(root.iterdir()):
         raise FileExistsError(f"--out={out} is not empty; choose a new directory")
     return TrialFiles(out)
 

@@ -24,6 +24,7 @@ from flax.traverse_util import unflatten_dict
 from cnnjax import build, data
 from cnnjax.config import Config, from_dict
 from cnnjax.data.recipe import Recipe
+from cnnjax.study.files import place
 from cnnjax.study.store import TrialFiles
 
 
@@ -65,7 +66,7 @@ def load(run: str | os.PathLike[str]) -> Trained:
 
     A run whose data.json is missing or holds no recipe loads its data set for it.
     """
-    files = TrialFiles(only_trial(Path(run)))
+    files = TrialFiles(only_trial(place(run)))
     config = from_dict(files.config())
     variables = unflatten_dict(files.variables(), sep="/")
     known = (files.data() or {}).get("recipe")
