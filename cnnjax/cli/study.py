@@ -35,7 +35,7 @@ from cnnjax.cli.flags import Flags
 from cnnjax.cli.progress import Progress
 from cnnjax.config import Config, read
 from cnnjax.study import results
-from cnnjax.study.confounds import matched
+from cnnjax.study.confounds import apart, matched
 from cnnjax.study.engines import ENGINES
 from cnnjax.study.engines.interface import Resources
 from cnnjax.study.forecast import forecast
@@ -147,7 +147,11 @@ def match(study: Study, flags: Flags) -> Study:
     pairs = [part.partition("=") for part in (flags.match_to or "").split(",") if part]
     for name, _, _ in pairs:
         spec.find(study.axes, name, "match_to")
-    return matched(study, flags.match, {k: read(k, text) for k, _, text in pairs} or None)
+    to = {k: read(k, text) for k, _, text in pairs} or None
+    same = matched(study, flags.match, to)
+    left = apart(same, flags.match, to)
+    print(f"match: {flags.match} of the arms differ by {left:.2%} at most", file=sys.stderr)
+    return same
 
 
 def choose(rest: list[str], flags: Flags) -> Study:

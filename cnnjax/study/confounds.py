@@ -12,7 +12,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import flax.linen as nn
@@ -179,6 +179,21 @@ def matched(study: Study, cost: str, to: Mapping[str, Any] | None = None) -> Stu
             f"{before} trials that would become {after}"
         )
     return same
+
+
+def apart(study: Study, cost: str, to: Mapping[str, Any] | None = None) -> float:
+    """Return the largest share by which an arm of a `matched` study misses its reference's cost."""
+    configs = _arms(study)
+    axes = [name for name in study.axes if name not in ("seed", "widths")]
+    to = {name: getattr(configs[0], name) for name in axes} if to is None else to
+    shapes = _shapes(configs)
+
+    @cache
+    def price(arm: Config) -> int:
+        shape, classes = shapes[arm.dataset]
+        return COSTS[cost](build.build_net(arm, classes, shape), shape)
+
+    return max(abs(price(c) / price(_reference(c, configs, axes, to)) - 1) for c in configs)
 
 
 def _reference(

@@ -11,7 +11,7 @@ import pytest
 
 from cnnjax import build
 from cnnjax.config import Config
-from cnnjax.study.confounds import COLUMNS, body, confounds, matched, parameters, widths_like
+from cnnjax.study.confounds import COLUMNS, apart, body, confounds, matched, parameters, widths_like
 from cnnjax.study.grid import Condition, Study
 from cnnjax.study.results import independent
 
@@ -116,6 +116,7 @@ def test_matched_arms_cost_the_same_as_near_as_widths_allow(cost: str) -> None:
     before, after = (confounds(s)[column].tolist() for s in (pools, same))
     assert after[0] == before[0]  # the reference keeps its widths
     assert abs(after[1] - after[0]) < abs(before[1] - before[0])
+    assert apart(same, cost, {"pool": "max"}) == pytest.approx(abs(after[1] / after[0] - 1))
     assert abs(after[1] / after[0] - 1) < 0.15
     assert len(same.trials()) == 4
     assert all(trial.config.widths for trial in same.trials())
