@@ -22,6 +22,7 @@ from typing import Any
 from absl.flags import Error as FlagError
 
 from cnnjax import spec
+from cnnjax.train.memory import keep_freed
 
 USAGE, CRASH, INTERRUPTED, UNREAD = 2, 70, 130, 141
 
@@ -43,13 +44,20 @@ VERBS: Mapping[str, str] = {
 
 def entry_point() -> None:
     """Run the command line of this process; a study in two, of which this one has no JAX."""
-    warnings.formatwarning = lambda message, *_, **__: f"cnnjax: {message}\n"  # no line of code
     words = sys.argv[1:]
-    if words[:1] == ["study"]:
-        from cnnjax.study.engines.driver import drive
+    if words[:1] != ["study"]:
+        sys.exit(alone(words))
+    from cnnjax.study.engines.driver import drive
 
-        sys.exit(answer("study", lambda: drive(main, words)))
-    sys.exit(main(words))
+    warnings.formatwarning = _as_a_line
+    sys.exit(answer("study", lambda: drive(alone, words)))
+
+
+def alone(words: Sequence[str]) -> int:
+    """Run `cnnjax` with these words in a process that does nothing else; return the exit status."""
+    warnings.formatwarning = _as_a_line
+    keep_freed()
+    return main(words)
 
 
 def main(words: Sequence[str]) -> int:
@@ -105,6 +113,10 @@ def overview() -> str:
 def complain(verb: str, text: str) -> None:
     """Print one line on stderr."""
     print(f"cnnjax {verb}: {' '.join(text.split())}", file=sys.stderr)
+
+
+def _as_a_line(message: Any, *_: Any, **__: Any) -> str:
+    return f"cnnjax: {message}\n"  # no line of code
 
 
 def _unread() -> bool:

@@ -9,7 +9,7 @@ asked for it on CPU; on GPU and TPU the forms are JAX's own.
   others into it only outside of loops and branches. The gradients JAX derives are not canonical,
   hence 30 to 250 times slower inside `scan`, `map` or `cond`; those here are canonical everywhere.
 - Of its two such kernels XLA prefers the slower: `_canonical` leads it to the other.
-- On images of one channel a small kernel is a sum of shifted maps (`_by_taps`).
+- On images of few channels a small kernel is a sum of shifted maps (`_by_taps`).
 - The gradient of a map of few channels is one matrix product for all taps, the batch innermost
   (`_input_gradient_by_columns`).
 - Several groups run one after another, a depthwise kernel as a sum of shifted maps.
@@ -35,7 +35,7 @@ from cnnjax.ops.padding import Padding, Pair
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 UNROLLED = 32  # groups, or mapped kernels, that run one after another; compile time bounds it
 SMALL = 16  # features up to which Eigen is not the faster
-FEW = 32  # taps up to which, on one channel, a sum of shifted maps is faster than any convolution
+FEW = 32  # taps, each channel's own, up to which their sum is faster than any convolution
 COLUMNS = 10 << 20  # bytes up to which g times every tap at once is faster than a convolution
 PADDED_BY_COPY = ("CIRCULAR", "REFLECT", "EDGE")
 
@@ -225,8 +225,8 @@ def _dense_forward(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.A
     def convolved(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return _canonical(x, kernel, stride=stride, sides=sides, dilation=dilation)
 
-    taps = kernel.shape[0] * kernel.shape[1]
-    if x.shape[-1] > 1 or not 1 < taps <= FEW:
+    terms = math.prod(kernel.shape[:3])
+    if _spatial(kernel, 0) == (1, 1) or terms > FEW:
         return convolved(x, kernel)
     # Both branches are right, and the first is never taken. XLA does not fuse across a branch:
     # without one it would compute the sum anew for every operation that reads it.
@@ -235,10 +235,11 @@ def _dense_forward(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.A
 
 
 def _by_taps(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Sum the map (N, H, W, 1) under each tap times the tap's row of the kernel."""
+    """Sum each channel's map (N, H, W) under each tap times the tap's row of the kernel."""
     taps = _taps(geometry, _spatial(kernel, 0), x)
-    rows = kernel.reshape(len(taps), 1, 1, 1, -1)
-    return functools.reduce(operator.add, (tap * row for tap, row in zip(taps, rows, strict=True)))
+    maps = [tap[..., c : c + 1] for tap in taps for c in range(x.shape[-1])]
+    rows = kernel.reshape(len(maps), 1, 1, 1, -1)
+    return functools.reduce(operator.add, (one * row for one, row in zip(maps, rows, strict=True)))
 
 
 def _dense_input_gradient(

@@ -26,8 +26,10 @@ def run_job(job: Job, report: Report, *, out: str, again: bool = False) -> list[
     from cnnjax.study.store import Store
     from cnnjax.study.together import run_together
     from cnnjax.study.trial import run_in
+    from cnnjax.train.memory import keep_freed
     from cnnjax.train.watch import OnEpoch
 
+    keep_freed()
     store = Store(out)
     if not store.is_study():
         raise FileNotFoundError(
