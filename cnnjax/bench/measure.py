@@ -3,8 +3,8 @@
     cell = Cell({"method": "max"}, lambda: {"ours": compiled(ours, x), "flax": compiled(stock, x)})
     rows = measure(cell, seconds=1.0)      # median, min and max in ms; ratio to the first candidate
 
-Every round runs each candidate once, beginning with another one, so that a slow second of a shared
-machine falls on all of them. A ratio is the median over rounds of other / ours: above 1, ours wins.
+Every round runs each candidate once, after a short rest, beginning with another one, so that a slow
+second of a shared machine falls on all of them. A ratio is the median over rounds of other / ours: above 1, ours wins.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from typing import Any
 import jax
 
 LEAST_ROUNDS, MOST_ROUNDS = 5, 200
+# PyTorch's threads (OpenMP) go on spinning for some milliseconds after their work: without a rest
+# whoever came next had to share the cores with them, a pool of 5 ms in 10.
+REST_SECONDS = 0.01
 BURST = 20  # calls that an accelerator is handed before it is waited for
 
 
@@ -137,6 +140,7 @@ def rounds(
             break
         start = turn % len(names)
         for name in names[start:] + names[:start]:
+            time.sleep(REST_SECONDS)
             before = time.perf_counter()
             runs[name]()
             times[name].append(time.perf_counter() - before)

@@ -6,13 +6,16 @@ Measure a workload of this package beside what one would write instead, interlea
   cnnjax bench conv --only="5x5" --json c.json
 
 A ratio is theirs / ours, the median over rounds: above 1, ours is faster. PyTorch is measured where
-it is installed; its threads are those of XLA (the variable NPROC, or every core).
+it is installed; its threads are those of XLA (the variable NPROC, or every core). As in all of
+cnnjax's commands the process keeps the memory that is freed, for all candidates alike;
+CNNJAX_MEMORY=system measures without.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -62,7 +65,11 @@ def run(name: str, workload: Any, seconds: float, only: str) -> dict[str, Any]:
     if not rows:
         raise ValueError(f"--only: no cell of {name} has {only!r} in its labels")
     summary = summarise(rows, workload.GROUP)
-    machine = {**environment.describe(threads=torch.threads()), "torch": torch.version()}
+    machine = {
+        **environment.describe(threads=torch.threads()),
+        "torch": torch.version(),
+        "memory": os.environ.get("CNNJAX_MEMORY", "kept"),
+    }
     console.print(table(summary))
     console.print(
         "; ".join(f"{key} {value}" for key, value in machine.items()), highlight=False, markup=False

@@ -10,6 +10,7 @@ a fifth is that. The memory a process holds is then the most that it ever needed
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 
 # Of mallopt(3): how much may lie outside of the heap, what of the heap's end is given back (-1:
@@ -18,8 +19,11 @@ M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX = -4, -1, -8
 
 
 def keep_freed() -> bool:
-    """Tell the C library to keep freed memory; return whether it could be told (glibc alone)."""
-    if not sys.platform.startswith("linux"):
+    """Tell the C library to keep freed memory; return whether it was told (glibc alone).
+
+    Where the environment has CNNJAX_MEMORY=system it is left as it is.
+    """
+    if not sys.platform.startswith("linux") or os.environ.get("CNNJAX_MEMORY") == "system":
         return False
     library = ctypes.CDLL(None)
     if not hasattr(library, "gnu_get_libc_version"):
