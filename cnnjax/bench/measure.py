@@ -4,7 +4,8 @@
     rows = measure(cell, seconds=1.0)      # median, min and max in ms; ratio to the first candidate
 
 Every round runs each candidate once, after a short rest, beginning with another one, so that a slow
-second of a shared machine falls on all of them. A ratio is the median over rounds of other / ours: above 1, ours wins.
+second of a shared machine falls on all of them. A ratio is the median over rounds of other / ours:
+above 1, ours wins.
 """
 
 from __future__ import annotations

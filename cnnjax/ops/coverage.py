@@ -5,7 +5,8 @@
 A backward pass that scatters is slow on CPU. Here every input pixel gathers instead: the pixels of
 one phase (row mod sh, column mod sw) are covered by the same taps, so each phase is one vectorised
 sum, over outputs in row-major order (the order in which XLA's select-and-scatter adds), and the
-phases are interleaved at the end. Windows of many taps take all phases at once.
+phases are interleaved at the end. Windows of many taps, and those that lie side by side, take all
+phases at once.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ def covered(
     in_place = stride == (1, 1) and reach[0] * reach[1] <= UNCOPIED and not own
     movers = [_mover(m, o, reach, blocks, in_place) for m, o in zip(maps, outside, strict=True)]
     views = _views(movers, reach)
-    spread = _by_phase if window[0] * window[1] <= UNROLLED else _all_phases
+    at_once = window == stride or window[0] * window[1] > UNROLLED
+    spread = _all_phases if at_once else _by_phase
     dx = spread(term, views, [_blocked(a, blocks, stride) for a in own], window, stride)
     return dx[..., : size[0], : size[1], :]
 
