@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +28,8 @@ def main(words: Sequence[str]) -> int:
                 print(event.trial_id, event.kind, flush=True)
                 if plan == "leave":
                     break
+                if plan == "work":
+                    time.sleep(made_up.WAIT_SECONDS)
                 if plan == "die" or (plan == "die once" and number == 0):
                     os.kill(os.getpid(), signal.SIGKILL)
     except OSError as error:

@@ -106,9 +106,11 @@ def test_an_interrupt_ends_workers_and_planner(
     assert gone(worker, planner)
 
 
-def test_workers_and_planner_end_with_a_killed_driver(tmp_path: Path) -> None:
-    process = start(tmp_path, "listen", "wait")
+@pytest.mark.parametrize("plan", ["listen", "work"])
+def test_workers_and_planner_end_with_a_killed_driver(tmp_path: Path, plan: str) -> None:
+    process = start(tmp_path, plan, "wait")
     worker, planner = pid(tmp_path, "a.0.began"), pid(tmp_path, "planner.0")
+    assert process.stdout is not None and process.stdout.readline() == "a epoch\n"
     process.kill()
     process.communicate()
     assert gone(worker, planner)
