@@ -112,5 +112,6 @@ def test_workers_and_planner_end_with_a_killed_driver(tmp_path: Path, plan: str)
     worker, planner = pid(tmp_path, "a.0.began"), pid(tmp_path, "planner.0")
     assert process.stdout is not None and process.stdout.readline() == "a epoch\n"
     process.kill()
-    process.communicate()
+    process.wait()  # not for the end of its output, which is theirs as well
     assert gone(worker, planner)
+    process.communicate()
