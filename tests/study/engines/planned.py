@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import made_up
 
@@ -23,7 +24,8 @@ def main(words: Sequence[str]) -> int:
     (Path(notes) / f"planner.{number}").write_text(str(os.getpid()))
     job = Job({"a": {"notes": notes, "acts": acts.split(",")}})
     try:
-        with contextlib.closing(find("local")([job], made_up.work, Resources(workers=1))) as events:  # type: ignore[type-var]
+        events: Any = find("local")([job], made_up.work, Resources(workers=1))
+        with contextlib.closing(events):
             for event in events:
                 print(event.trial_id, event.kind, flush=True)
                 if plan == "leave":
