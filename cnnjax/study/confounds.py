@@ -161,15 +161,16 @@ def matched(study: Study, cost: str, to: Mapping[str, Any] | None = None) -> Stu
     widths, the reference is not in the grid, or trials would become one or more than they were.
     """
     spec.find(COSTS, cost, "match")
-    configs = _arms(study)
-    axes = [name for name in study.axes if name not in ("seed", "widths")]
-    to = {name: getattr(configs[0], name) for name in axes} if to is None else to
-    shapes, found = _shapes(configs), {}
-    for config in configs:
-        reference = _reference(config, configs, axes, to)
-        found[config] = widths_like(config, reference, cost, *shapes[config.dataset])
-    columns = {name: tuple(getattr(config, name) for config in configs) for name in axes}
-    group = {**columns, "widths": tuple(found.values())}
+    references = _references(study, to)
+    shapes = _shapes(list(references))
+    found = [
+        widths_like(config, reference, cost, *shapes[config.dataset])
+        for config, reference in references.items()
+    ]
+    columns = {
+        name: tuple(getattr(config, name) for config in references) for name in _compared(study)
+    }
+    group = {**columns, "widths": tuple(found)}
     others = {name: values for name, values in study.axes.items() if name == "seed"}
     same = dataclasses.replace(study, axes=group | others, zipped=(tuple(group),), conditions=())
     before, after = len(study.trials()), len(same.trials())
@@ -183,17 +184,25 @@ def matched(study: Study, cost: str, to: Mapping[str, Any] | None = None) -> Stu
 
 def apart(study: Study, cost: str, to: Mapping[str, Any] | None = None) -> float:
     """Return the largest share by which an arm of a `matched` study misses its reference's cost."""
-    configs = _arms(study)
-    axes = [name for name in study.axes if name not in ("seed", "widths")]
-    to = {name: getattr(configs[0], name) for name in axes} if to is None else to
-    shapes = _shapes(configs)
+    references = _references(study, to)
+    shapes = _shapes(list(references))
 
     @cache
     def price(arm: Config) -> int:
-        shape, classes = shapes[arm.dataset]
-        return COSTS[cost](build.build_net(arm, classes, shape), shape)
+        return _price(arm, cost, *shapes[arm.dataset])
 
-    return max(abs(price(c) / price(_reference(c, configs, axes, to)) - 1) for c in configs)
+    return max(abs(price(arm) / price(other) - 1) for arm, other in references.items())
+
+
+def _references(study: Study, to: Mapping[str, Any] | None) -> dict[Config, Config]:
+    """Return the arm that each arm of the study is to cost as much as."""
+    configs, axes = _arms(study), _compared(study)
+    to = {name: getattr(configs[0], name) for name in axes} if to is None else to
+    return {config: _reference(config, configs, axes, to) for config in configs}
+
+
+def _compared(study: Study) -> list[str]:
+    return [name for name in study.axes if name not in ("seed", "widths")]
 
 
 def _reference(
@@ -220,7 +229,7 @@ def widths_like(
     own = widths(config)
 
     def price(arm: Config) -> int:
-        return COSTS[cost](build.build_net(arm, classes, shape), shape)
+        return _price(arm, cost, shape, classes)
 
     target = price(reference)
     # An arm whose own widths do not fit is refused here, before others are tried.
@@ -240,6 +249,10 @@ def widths_like(
     ):
         best = nearer
     return best
+
+
+def _price(arm: Config, cost: str, shape: Shape, classes: int) -> int:
+    return COSTS[cost](build.build_net(arm, classes, shape), shape)
 
 
 def widths(config: Config) -> tuple[int, ...]:
