@@ -29,6 +29,7 @@ UNCOPIED = 9  # terms up to which, at stride 1, XLA pads faster as it reads than
 
 Term = Callable[..., jax.Array]
 Mover = Callable[[int, int], jax.Array]
+Join = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def covered(
@@ -40,13 +41,14 @@ def covered(
     size: Pair,
     own: Sequence[jax.Array] = (),
     outside: Sequence[float] | None = None,
+    join: Join = operator.add,
 ) -> jax.Array:
     """Sum term(row tap, column tap, *maps at the output, *own) over the outputs covering a pixel.
 
-    `maps` are (..., H', W', C); outside of them they count as `outside`, one number each (default:
-    0, for integers -1). `own` are (..., H, W, C), read at the pixel itself. The taps are ints or,
-    for windows of many taps, integer arrays that broadcast against the maps, -1 for taps outside
-    the window.
+    `join` may put another operation in place of the sum. `maps` are (..., H', W', C); outside of
+    them they count as `outside`, one number each (default: 0, for integers -1). `own` are
+    (..., H, W, C), read at the pixel itself. The taps are ints or, for windows of many taps,
+    integer arrays that broadcast against the maps, -1 for taps outside the window.
     """
     if outside is None:
         outside = [-1 if jnp.issubdtype(m.dtype, jnp.integer) else 0 for m in maps]
@@ -60,7 +62,7 @@ def covered(
     views = _views(movers, reach)
     at_once = window == stride or window[0] * window[1] > UNROLLED
     spread = _all_phases if at_once else _by_phase
-    dx = spread(term, views, [_blocked(a, blocks, stride) for a in own], window, stride)
+    dx = spread(term, views, [_blocked(a, blocks, stride) for a in own], window, stride, join)
     return dx[..., : size[0], : size[1], :]
 
 
@@ -100,7 +102,7 @@ def _blocked(x: jax.Array, blocks: Pair, stride: Pair) -> jax.Array:
 
 
 def _by_phase(
-    term: Term, views: Any, own: Sequence[jax.Array], window: Pair, stride: Pair
+    term: Term, views: Any, own: Sequence[jax.Array], window: Pair, stride: Pair, join: Join
 ) -> jax.Array:
     (kh, kw), (sh, sw) = window, stride
 
@@ -108,14 +110,14 @@ def _by_phase(
         taps = [((row + sh * a, column + sw * b), maps) for (a, b), maps in views]
         here = [a[..., :, row, :, column, :] for a in own]
         parts = [term(i, j, *maps, *here) for (i, j), maps in taps if i < kh and j < kw]
-        return functools.reduce(operator.add, parts) if parts else jnp.zeros_like(views[0][1][0])
+        return functools.reduce(join, parts) if parts else jnp.zeros_like(views[0][1][0])
 
     rows = [jnp.stack([phase(i, j) for j in range(sw)], axis=-2) for i in range(sh)]
     return _interleaved(jnp.stack(rows, axis=-4))
 
 
 def _all_phases(
-    term: Term, views: Any, own: Sequence[jax.Array], window: Pair, stride: Pair
+    term: Term, views: Any, own: Sequence[jax.Array], window: Pair, stride: Pair, join: Join
 ) -> jax.Array:
     def tap(step: int, offset: int, size: int, axis: int) -> np.ndarray:
         index = np.arange(step) + step * offset
@@ -127,7 +129,7 @@ def _all_phases(
         lead = maps[0].ndim - 3
         rows, columns = (item.reshape((1,) * lead + item.shape) for item in (rows, columns))
         parts.append(term(rows, columns, *(m[..., :, None, :, None, :] for m in maps), *own))
-    return _interleaved(functools.reduce(operator.add, parts))
+    return _interleaved(functools.reduce(join, parts))
 
 
 def _interleaved(x: jax.Array) -> jax.Array:

@@ -25,6 +25,7 @@ from cnnjax.ops.coverage import UNROLLED, covered, terms
 from cnnjax.ops.multilinear import Function, multilinear
 from cnnjax.ops.padding import Pair
 
+GATHERED_AT_ONCE = 9  # windows over one pixel up to which a GPU gathers from all of them at once
 GATHERED = 256  # windows over one pixel up to which the backward pass gathers; above it scatters
 
 Stack = tuple[jax.Array, ...]
@@ -141,12 +142,43 @@ def _spread(g: jax.Array, index: jax.Array, *, window: Pair, stride: Pair, size:
     if terms(window, stride) > GATHERED and min(pads.spatial_size(g)) > 1:
         return _scattered(g, index, window, stride, size)
 
+    gathered = functools.partial(_gathered, window=window, stride=stride, size=size)
+    if terms(window, stride) <= GATHERED_AT_ONCE:
+        return gathered(g, index)
+    by_axis = functools.partial(_gathered_by_axis, window=window, stride=stride, size=size)
+    return jax.lax.platform_dependent(g, index, cpu=gathered, default=by_axis)
+
+
+def _gathered(
+    g: jax.Array, index: jax.Array, *, window: Pair, stride: Pair, size: Pair
+) -> jax.Array:
     def term(row: Any, column: Any, g: jax.Array, index: jax.Array) -> jax.Array:
         outside = np.minimum(row, column) < 0
         number = np.where(outside, -2, row * window[1] + column).astype(index.dtype)
         return jnp.where(index == number, g, jnp.zeros((), g.dtype))
 
     return covered(term, (g, index), window=window, stride=stride, size=size)
+
+
+def _gathered_by_axis(
+    g: jax.Array, index: jax.Array, *, window: Pair, stride: Pair, size: Pair
+) -> jax.Array:
+    """Move g to the winning row, then to the winning column: kh + kw terms, not kh * kw.
+
+    All windows of one column that a row wins have the same winner in it.
+    """
+    row, column = (part.astype(index.dtype) for part in jnp.divmod(index, window[1]))
+
+    def winner(place: Any, _: Any, row: jax.Array, column: jax.Array) -> jax.Array:
+        return jnp.where(row == place, column, jnp.asarray(-1, column.dtype))
+
+    tall, down = (window[0], 1), (stride[0], 1)
+    between = (size[0], pads.spatial_size(g)[1])
+    rows = _gathered(g, row, window=tall, stride=down, size=between)
+    columns = covered(
+        winner, (row, column), window=tall, stride=down, size=between, join=jnp.maximum
+    )
+    return _gathered(rows, columns, window=(1, window[1]), stride=(1, stride[1]), size=size)
 
 
 def _scattered(g: jax.Array, index: jax.Array, window: Pair, stride: Pair, size: Pair) -> jax.Array:

@@ -8,6 +8,7 @@ All are computed in float32 or wider on a scale that cannot overflow, and keep x
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -131,6 +132,20 @@ class PowerMean:
         ratio = jnp.where(regular, jnp.abs(x) / jnp.where(regular, y, 1), 1)
         return jnp.where(regular, jnp.sign(x) * _power(ratio, self.p - 1) / self.count, 0)
 
+    @property
+    def factors(self) -> Callable[..., tuple[jax.Array, jax.Array]] | None:
+        """Return x and 1 / (y count) for p = 2, both on the scale of the largest |x| of the map."""
+        return self._factors if isinstance(self.p, float | int) and self.p == 2 else None
+
+    def _factors(self, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+        finite = jnp.where(jnp.isfinite(x), x, 0)
+        largest = jnp.max(jnp.abs(finite), axis=(-3, -2, -1), keepdims=True, initial=0.0)
+        scale = jnp.where(largest > 0, largest, 1)
+        regular = (y > 0) & jnp.isfinite(y)
+        # A window 2^96 times smaller than that counts as this small: its factor would overflow.
+        level = jnp.maximum(jnp.where(regular, y, 1) / scale, 2.0**-96)
+        return finite / scale, jnp.where(regular, 1 / (level * self.count), 0)
+
 
 @dataclass(frozen=True)
 class LogMeanExp:
@@ -139,6 +154,7 @@ class LogMeanExp:
     r: float | jax.Array
     count: int
     outside = (math.inf,)
+    factors = None
 
     def statistics(self, values: Values) -> tuple[jax.Array]:
         """Return the smooth maximum."""
@@ -162,6 +178,7 @@ class SoftMean:
 
     beta: float | jax.Array
     outside = (0.0, math.inf)
+    factors = None
 
     def statistics(self, values: Values) -> tuple[jax.Array, jax.Array]:
         """Return the mean and the logarithm of the sum of the weights."""

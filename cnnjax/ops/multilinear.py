@@ -34,11 +34,12 @@ def multilinear(
     *,
     batch: Callable[..., tuple[jax.Array, int]] | None = None,
     plain: Function | None = None,
-    derived: bool = False,
+    derived: Function | None = None,
 ) -> Function:
     """Return `forward` as a map linear in each argument of `transposes`, the others constants.
 
-    Where `derived`, the others are no constants: JAX derives the tangents in them from `forward`.
+    With `derived`, a form of `forward`, the others are no constants: JAX derives the tangents in
+    them from it.
 
     forward(*args, **static) takes any leading axes on all of its arguments alike (or else `batch`
     says what `vmap` does). transposes[i](cotangent, *args, **static) returns the cotangent of
@@ -51,7 +52,7 @@ def multilinear(
     primitive.def_abstract_eval(functools.partial(_abstract, forward))
     mlir.register_lowering(primitive, mlir.lower_fun(forward, multiple_results=False))
     ad.primitive_jvps[primitive] = functools.partial(
-        _tangent, primitive, tuple(transposes), forward if derived else None
+        _tangent, primitive, tuple(transposes), derived
     )
     ad.primitive_transposes[primitive] = functools.partial(_transposed, transposes)
     batching.primitive_batchers[primitive] = batch or functools.partial(_leading, primitive)
@@ -79,7 +80,7 @@ def _abstract(forward: Function, *avals: Any, **static: Any) -> Any:
 def _tangent(
     primitive: Primitive,
     linear: Sequence[int],
-    forward: Function | None,
+    derived: Function | None,
     primals: Sequence[jax.Array],
     tangents: Sequence[Any],
     **static: Any,
@@ -91,8 +92,8 @@ def _tangent(
         if not isinstance(tangents[i], ad.Zero)
     ]
     moving = [i for i, t in enumerate(tangents) if i not in linear and not isinstance(t, ad.Zero)]
-    if forward is not None and moving:
-        terms.append(_derived(functools.partial(forward, **static), primals, tangents, moving))
+    if derived is not None and moving:
+        terms.append(_derived(functools.partial(derived, **static), primals, tangents, moving))
     return out, sum(terms[1:], terms[0]) if terms else ad.Zero(jax.typeof(out))
 
 

