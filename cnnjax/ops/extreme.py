@@ -25,7 +25,7 @@ from cnnjax.ops.coverage import UNROLLED, covered, terms
 from cnnjax.ops.multilinear import Function, multilinear
 from cnnjax.ops.padding import Pair
 
-GATHERED_AT_ONCE = 9  # windows over one pixel up to which a GPU gathers from all of them at once
+GATHERED_AT_ONCE = 4  # windows over one pixel up to which a GPU gathers from all of them at once
 GATHERED = 256  # windows over one pixel up to which the backward pass gathers; above it scatters
 
 Stack = tuple[jax.Array, ...]

@@ -134,17 +134,14 @@ class PowerMean:
 
     @property
     def factors(self) -> Callable[..., tuple[jax.Array, jax.Array]] | None:
-        """Return x and 1 / (y count) for p = 2, both on the scale of the largest |x| of the map."""
+        """Return x and 1 / (y count) for p = 2; other powers leave the range of floating point."""
         return self._factors if isinstance(self.p, float | int) and self.p == 2 else None
 
     def _factors(self, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
-        finite = jnp.where(jnp.isfinite(x), x, 0)
-        largest = jnp.max(jnp.abs(finite), axis=(-3, -2, -1), keepdims=True, initial=0.0)
-        scale = jnp.where(largest > 0, largest, 1)
-        regular = (y > 0) & jnp.isfinite(y)
-        # A window 2^96 times smaller than that counts as this small: its factor would overflow.
-        level = jnp.maximum(jnp.where(regular, y, 1) / scale, 2.0**-96)
-        return finite / scale, jnp.where(regular, 1 / (level * self.count), 0)
+        # Below this (2^-110 in f32) the factor could overflow: there the slope fades to 0.
+        least = jnp.finfo(y.dtype).tiny * 2.0**16
+        inverse = 1 / (jnp.maximum(y, least) * self.count)
+        return jnp.where(jnp.isfinite(x), x, 0), jnp.where((y > 0) & jnp.isfinite(y), inverse, 0)
 
 
 @dataclass(frozen=True)

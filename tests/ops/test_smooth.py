@@ -54,12 +54,12 @@ def test_windows_of_infinite_values_give_their_value_and_no_nan_to_their_neighbo
     np.testing.assert_allclose(pull(jnp.ones_like(y))[0][0, :, 2:, 0], 0.25, rtol=1e-6)
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e30, 1e-30])
+@pytest.mark.parametrize("scale", [1.0, 1e30, 1e-12])
 @pytest.mark.parametrize(("window", "stride"), [*PLACES[:3], ((5, 5), (2, 2))], ids=str)
 def test_factors_as_a_gpu_takes_them_give_the_slopes_of_a_cpu(window, stride, scale):
     x = jax.random.normal(jax.random.key(0), (2, 15, 17, 3)) * scale
     x = x.at[0, :6].set(0).at[0, 9, 9, 1].set(jnp.inf).at[1, 3, 3, 0].set(jnp.nan)
-    x = x.at[1, 10:].multiply(1e-20)  # small beside the rest of its map
+    x = x.at[1, 10:].multiply(1e-20)
     static = {"rule": PowerMean(2.0, 4), "window": window, "stride": stride}
     y = windowed(x, **static)
     g = jax.random.normal(jax.random.key(1), y.shape)
