@@ -1,6 +1,6 @@
 """What a study shows while it runs: a bar and the best arm on a terminal, a line a trial elsewhere.
 
-    with Progress(study, out) as progress:
+    with showing(study, out) as progress:
         run_study(study, out, on_plan=progress.plan, on_event=progress.event)
 
 Both say how many trials are done, running and failed, the time left and the best arm so far. Ctrl-C
@@ -9,9 +9,9 @@ and SIGTERM leave with a line that says how to go on.
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Iterable
-from types import TracebackType
+from collections.abc import Iterable, Iterator
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
@@ -46,36 +46,34 @@ class Live(Bar):
             yield Text(tally.leader(), overflow="ellipsis", no_wrap=True)
 
 
-class Progress:
-    """Shows a study's events on stderr."""
+@contextlib.contextmanager
+def showing(study: Study, out: str, console: Console | None = None) -> Iterator[Progress]:
+    """Show a study's events on stderr; an interrupt says what is kept in `out`."""
+    progress = Progress(study, console or Console(stderr=True))
+    try:
+        with signals.interrupting(), contextlib.closing(progress):
+            yield progress
+    except KeyboardInterrupt:
+        tally = progress.tally
+        done = f"{tally.finished} of {tally.total}" if tally else "0 of 0"
+        raise KeyboardInterrupt(
+            f"{done} trials are done and kept in {out}; the same command goes on from there"
+        ) from None
 
-    def __init__(self, study: Study, out: str, console: Console | None = None) -> None:
-        self.study, self.out = study, out
-        self.console = console or Console(stderr=True)
+
+class Progress:
+    """Shows a study's events on a console."""
+
+    def __init__(self, study: Study, console: Console) -> None:
+        self.study, self.console = study, console
         self.tally: Tally | None = None
         self.labels: dict[str, str] = {}
         self.live: Live | None = None
 
-    def __enter__(self) -> Progress:
-        self._signals = signals.interrupting()
-        self._signals.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Take the bar off a terminal."""
         if self.live is not None:
             self.live.stop()
-        self._signals.__exit__(kind, error, at)
-        if isinstance(error, KeyboardInterrupt):
-            done = (self.tally.finished, self.tally.total) if self.tally else (0, 0)
-            raise KeyboardInterrupt(
-                f"{done[0]} of {done[1]} trials are done and kept in {self.out}; "
-                "the same command goes on from there"
-            ) from None
 
     def plan(self, plan: Plan) -> None:
         """Take note of what is to do."""

@@ -32,7 +32,7 @@ from rich.console import Console
 
 from cnnjax import spec
 from cnnjax.cli.flags import Flags
-from cnnjax.cli.progress import Progress
+from cnnjax.cli.progress import showing
 from cnnjax.config import Config, read
 from cnnjax.study import results
 from cnnjax.study.confounds import apart, matched
@@ -199,7 +199,7 @@ def _execute(name: str) -> ModuleType:
 
 def execute(study: Study, out: str, **how: Any) -> int:
     """Run the study as `run_study` with its progress shown, then print the table and the answer."""
-    with Progress(study, out) as progress:
+    with showing(study, out) as progress:
         outcome = run_study(study, out, **how, on_plan=progress.plan, on_event=progress.event)
     return show(outcome, study, Console())
 

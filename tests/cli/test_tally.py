@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cnnjax.cli.progress import Progress
+from cnnjax.cli.progress import showing
 from cnnjax.cli.tally import Best, Tally
 from cnnjax.config import Config, trial_id
 from cnnjax.study.engines.interface import Event
@@ -43,7 +43,7 @@ def todo(root: Path, study: Study = STUDY) -> Plan:
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Give back the signals that an interrupted Progress keeps."""
+    """Give back the signals that an interrupted study keeps."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     for number, handler in before.items():
@@ -120,7 +120,7 @@ def test_what_was_finished_before_counts(tmp_path: Path) -> None:
 
 
 def watch(root: Path, console: Console) -> None:
-    with Progress(STUDY, "out", console) as progress:
+    with showing(STUDY, "out", console) as progress:
         progress.plan(todo(root))
         for name, value in zip(IDS[:2], (0.9, 0.7), strict=True):
             progress.event(Event("started", name))
@@ -162,7 +162,7 @@ def test_a_terminal_shows_a_bar_and_the_best_arm(
 def test_ctrl_c_says_what_is_kept(tmp_path: Path) -> None:
     with (
         pytest.raises(KeyboardInterrupt, match="1 of 4 trials are done and kept in out"),
-        Progress(STUDY, "out", Console(file=io.StringIO())) as progress,
+        showing(STUDY, "out", Console(file=io.StringIO())) as progress,
     ):
         progress.plan(todo(tmp_path))
         progress.event(Event("done", trial_id(STUDY.trials()[0].config), done(0.9)))
