@@ -190,7 +190,7 @@ def fingerprints(x: jax.Array, stride: Pair) -> jax.Array:
     bits = bits.reshape(*grid.shape[:-1], x.shape[-1] * (2 if bits.ndim > grid.ndim else 1))
     salt = _scramble(jnp.arange(1, bits.shape[-1] + 1, dtype=jnp.uint32))
     salt = salt.reshape((1,) * (bits.ndim - 1) + (-1,))
-    view = _scramble(jnp.sum(_scramble(bits ^ salt), axis=-1, dtype=jnp.uint32))
+    view = _scramble(_channel_sum(_scramble(bits ^ salt)))
     for axis in (-4, -2):
         step = 1
         while step < view.shape[axis]:
@@ -256,6 +256,22 @@ def _exact_sum(
         digits[k - 1] += digits[k] >> base
         digits[k] &= (1 << base) - 1
     return digits
+
+
+def _channel_sum(values: jax.Array) -> jax.Array:
+    """Sum integers over the last axis.
+
+    XLA for CPU reduces an innermost axis number by number; halves added to each other are vectors
+    (maps (128, 32, 32, 64): 4.0 against 2.1 ms).
+    """
+    for _ in range(4):  # each doubles the expression
+        if values.shape[-1] <= 8:
+            break
+        if values.shape[-1] % 2:
+            values = jnp.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, 1)])
+        half = values.shape[-1] // 2
+        values = values[..., :half] + values[..., half:]
+    return jnp.sum(values, axis=-1, dtype=values.dtype)
 
 
 def _largest(values: jax.Array, among: jax.Array) -> jax.Array:

@@ -125,6 +125,13 @@ def test_ties_are_counted_and_sown() -> None:
     assert int(constant.ties) == 3 and int(constant.phase) == 0
 
 
+@pytest.mark.parametrize("channels", [1, 7, 8, 9, 31, 64, 513])
+def test_halves_of_the_channels_add_up_to_their_sum(channels: int) -> None:
+    values = jax.random.bits(jax.random.key(0), (3, 5, channels))
+    expected = np.asarray(values).sum(axis=-1, dtype=np.uint32)
+    np.testing.assert_array_equal(polyphase._channel_sum(values), expected)
+
+
 def test_fingerprints_see_all_but_the_shift() -> None:
     generator = np.random.default_rng(2)
     x = generator.integers(0, 2, size=(400, 4, 6, 1)).astype(np.float32)
