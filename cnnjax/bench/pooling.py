@@ -1,9 +1,9 @@
 """Pooling (128, 32, 32, 64) float32 beside stock Flax and PyTorch channels_last.
 
 Stock is what a Flax user writes: `flax.linen` for max, min and mean, `lax.reduce_window` for the
-sum, a depthwise convolution for blurs, SoftPool and L2 as ratios or roots of mean pools. For aps and
-max_aps, which neither library has, the other candidate is our max of the same stride; max_aps by
-l_inf, as there two components nearly always tie, which costs the reading of fingerprints.
+sum, a depthwise convolution for blurs, SoftPool and L2 as ratios or roots of mean pools. For aps
+and max_aps, which neither library has, the other candidate is our max of the same stride; max_aps
+by l_inf, where two components nearly always tie, which costs the reading of fingerprints.
 """
 
 from __future__ import annotations
