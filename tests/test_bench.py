@@ -19,6 +19,7 @@ from cnnjax.bench.measure import Candidate, Cell
 from cnnjax.cli import main
 from cnnjax.cli.bench import line
 from cnnjax.config import Config
+from cnnjax.ops import polyphase
 
 
 def sleeping(seconds: float) -> Candidate:
@@ -94,14 +95,20 @@ def test_workloads_name_their_cells(name):
 def test_pooling_candidates_do_the_same_work(method, monkeypatch):
     monkeypatch.setattr(pooling, "SHAPE", (2, 9, 8, 3))
     x = jax.random.normal(jax.random.key(0), pooling.SHAPE)
-    ours, stock, _ = pooling.OTHERS[method](3 if method != "aps" else 2, 2)
-    if method == "aps":
-        return  # beside our own max: another pool, the same stride
+    if method in pooling.AROUND_APS:
+        pytest.skip("beside our own max: another pool of the same stride")
+    ours, stock, _ = pooling.OTHERS[method](3, 2)
     for other in stock.values():
         g = jnp.ones(jax.eval_shape(ours, x).shape)
         got, want = (jax.jit(pooling.with_gradient(f))(x, g) for f in (ours, other))
         for a, b in zip(got, want, strict=True):
             np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
+
+
+def test_max_aps_ties_in_its_benchmark():
+    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 64))
+    _, choice = polyphase.max_aps(x, window=(2, 2), stride=(2, 2), p=float("inf"))
+    assert (choice.ties > 0).all()
 
 
 @pytest.mark.parametrize("name", conv.PASSES)
