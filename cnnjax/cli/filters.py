@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cnnjax import spec
 from cnnjax.cli.flags import Flags
+from cnnjax.data.picture import UnreadablePicture, read_whole
 from cnnjax.ops.filters import BORDERS, FILTERS, Filter, apply
 
 TILE, MARGIN, COLUMNS = 240, 16, 2
@@ -47,17 +48,25 @@ def read(path: Path) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(f"IMAGE: no file {str(path)!r}")
     try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"))
-    # Pillow lets struct, zlib, value and syntax errors through where a file is damaged.
-    except Exception as error:
-        raise OSError(f"IMAGE: cannot read {str(path)!r} as an image: {error}") from error
-    return pixels.astype(np.float32) / 255
+        return read_whole(path).astype(np.float32) / 255
+    except UnreadablePicture as error:
+        raise OSError(f"IMAGE: cannot read {error}") from error
 
 
 def gallery(image: np.ndarray, directory: Path, *, border: str) -> list[Path]:
     """Write NAME.png for every filter, and sheet.png; return the paths."""
-    directory.mkdir(parents=True, exist_ok=True)
+    least = max(len(filter.matrix) for filter in FILTERS.values())
+    if border == "crop" and min(image.shape[:2]) < least:
+        raise ValueError(
+            f"--border: 'crop' leaves nothing of {image.shape[0]} x {image.shape[1]} pixels; "
+            f"allowed: extend or wrap, or an image of {least} x {least} or more"
+        )
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise FileExistsError(
+            f"--out: expected a directory, got the file {str(directory)!r}"
+        ) from None
     paths, tiles = [], [tile("original", None, image)]
     for name, filter in FILTERS.items():
         filtered = np.asarray(apply(jnp.asarray(image), filter, border=border))

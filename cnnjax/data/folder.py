@@ -150,8 +150,13 @@ def find(directory: str | os.PathLike[str], *, root: str | os.PathLike[str] | No
 def within(folder: Path, *, root: Path) -> tuple[list[Path], int]:
     """Return the pictures below a folder, and how many links out of `root` or to folders it has."""
     found, limit = list(walk(folder)), root.resolve()
-    inside = [p for p in found if p.resolve().is_relative_to(limit) and not p.is_dir()]
+    inside = [p for p in found if p.resolve().is_relative_to(limit) and _may_be_read(p)]
     return inside, len(found) - len(inside)
+
+
+def _may_be_read(path: Path) -> bool:
+    # A broken link is told of as a file that cannot be read; a pipe would keep its reader waiting.
+    return path.is_file() or not path.exists()
 
 
 def warn_of_links(what: str, count: int, root: Path) -> None:

@@ -76,42 +76,64 @@ def size(path: str | os.PathLike[str]) -> tuple[int, int]:
     return image.height, image.width
 
 
+def read_whole(path: str | os.PathLike[str]) -> np.ndarray:
+    """Return the picture, TIFF as well, in its own size as (H, W, 3) uint8.
+
+    Raises UnreadablePicture naming the file.
+    """
+    try:
+        content = Path(path).read_bytes()
+        return np.asarray(_upright(content, MODES[3], formats=(*FORMATS, "TIFF")), np.uint8)
+    except UnreadablePicture as error:
+        raise UnreadablePicture(f"{path}: {error}") from error
+    except OSError as error:
+        raise UnreadablePicture(f"{path}: {error.strerror or error}") from error
+
+
 def decode(content: bytes, frame: Frame) -> np.ndarray:
     """Return the bytes of a file as (size, size, channels) uint8; UnreadablePicture says why not.
 
     A header that announces more than MOST_PIXELS pixels is refused before they are decoded.
     """
+    image = _upright(content, MODES[frame.channels], least=SPARE * frame.size)
+    fitted = FITS[frame.fit](image, frame.size)
+    return np.asarray(fitted, np.uint8).reshape(frame.size, frame.size, frame.channels)
+
+
+def _upright(
+    content: bytes, mode: str, *, least: int | None = None, formats: tuple[str, ...] = FORMATS
+) -> Any:
+    """Return the picture as it is meant to be seen; a JPEG far larger than `least` made smaller."""
     from PIL import ImageOps
 
     if not content:
         raise UnreadablePicture("the file is empty")
-    image = _open(content)
+    image = _open(content, formats)
     if image.width * image.height > MOST_PIXELS:
         raise UnreadablePicture(
             f"{image.width} x {image.height} pixels, more than {MOST_PIXELS:,}: not decoded"
         )
     try:
-        image.draft(None, (SPARE * frame.size, SPARE * frame.size))
-        upright = ImageOps.exif_transpose(image)
-        fitted = FITS[frame.fit](_flat(upright, MODES[frame.channels]), frame.size)
+        if least is not None:
+            image.draft(None, (least, least))
+        return _flat(ImageOps.exif_transpose(image), mode)
     except Exception as error:  # a damaged file can raise nearly any built-in exception
         raise UnreadablePicture(f"not a whole picture ({_reason(error)})") from error
-    return np.asarray(fitted, np.uint8).reshape(frame.size, frame.size, frame.channels)
 
 
-def _open(content: bytes) -> Any:
+def _open(content: bytes, formats: tuple[str, ...] = FORMATS) -> Any:
     from PIL import Image
 
     # Pillow only warns of a decompression bomb, through filters that all threads share.
     with _one_at_a_time, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return Image.open(io.BytesIO(content), formats=FORMATS)
+            return Image.open(io.BytesIO(content), formats=formats)
         except Image.DecompressionBombError as error:
             raise UnreadablePicture(f"more than {MOST_PIXELS:,} pixels: not decoded") from error
         except Image.UnidentifiedImageError:
             raise UnreadablePicture(
-                f"not a picture of a known kind ({', '.join(FORMATS)})"
+                f"not a picture of a known kind ({', '.join(formats)})"
             ) from None
         except Exception as error:
             raise UnreadablePicture(f"not a whole picture ({_reason(error)})") from error

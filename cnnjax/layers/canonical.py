@@ -1,6 +1,7 @@
 """canonical: any dense pool made exactly equivariant, x -> (y, choice).
 
     pool(x, "canonical", method="softpool", window=3, stride=2)
+    pool(x, "canonical", method="lp", window=3, stride=2, inner_p=3)     # p itself is the norm's
     Pool("canonical", method="lip", window=2, stride=2)
 
 The inner method is applied at every place of the circular map, which moves with every shift; of
@@ -10,7 +11,8 @@ that the polyphase component of largest norm is kept (APS, Chaman and Dokmanic 2
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any
@@ -48,10 +50,13 @@ def canonical(
     phase: jax.Array | None = None,
     **arguments: Any,
 ) -> tuple[jax.Array, Choice]:
-    """Apply `inner`, the card of `method`, at every place; keep the component of largest norm."""
+    """Apply `inner`, the card of `method`, at every place; keep the component of largest norm.
+
+    `arguments` are the inner method's; one that is also a name above goes by inner_NAME.
+    """
     del method
     given = {"stride": stride} | ({"padding": padding} if "padding" in inner.takes else {})
-    y = inner.dense(x, **given, **arguments)
+    y = inner.dense(x, **given, **inner_arguments(arguments))
     return polyphase.select(y, y, stride=stride, p=p, phase=phase)
 
 
@@ -74,8 +79,8 @@ class CanonicalMethod(PoolingMethod):
             inner=inner,
             learnable=inner.learnable,
             stochastic=inner.stochastic,
-            gain=inner.gain,
-            channels=inner.channels,
+            gain=_of_inner(inner.gain),
+            channels=_of_inner(inner.channels),
             same_as=_same_as,
         )
 
@@ -84,7 +89,8 @@ class CanonicalMethod(PoolingMethod):
         own = {k: v for k, v in allowed.parameters(canonical).items() if k not in HIDDEN}
         if self.inner is None:
             return own
-        return own | {k: v for k, v in self.inner.parameters.items() if k not in own}
+        inner = {k: v for k, v in self.inner.parameters.items() if k not in SHARED}
+        return own | {_outer_name(k, own): v for k, v in inner.items()}
 
     def arguments(
         self,
@@ -101,11 +107,28 @@ class CanonicalMethod(PoolingMethod):
 
 
 HIDDEN = ("phase", "inner")
+SHARED = ("stride", "padding")
+PREFIX = "inner_"
+
+
+def inner_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of canonical's arguments that are the inner method's, by its own names."""
+    not_inner = ("inner", "method", "p", "padding")
+    return {k.removeprefix(PREFIX): v for k, v in arguments.items() if k not in not_inner}
+
+
+@functools.cache  # so that equal cards have equal facts
+def _of_inner(fact: Callable[[Mapping[str, Any]], Any]) -> Callable[[Mapping[str, Any]], Any]:
+    return lambda arguments: fact(inner_arguments(arguments))
+
+
+def _outer_name(name: str, own: Mapping[str, Any]) -> str:
+    return PREFIX + name if name in own else name
 
 
 def _same_as(arguments: Mapping[str, Any]) -> str | None:
     inner: PoolingMethod = arguments["inner"]
-    own = {k: v for k, v in arguments.items() if k not in ("inner", "method", "p", "padding")}
+    own = inner_arguments(arguments)
     simpler = inner.same_as(own)
     if arguments["stride"] == (1, 1):
         params = {k: v for k, v in own.items() if k not in ("window", "stride")}

@@ -1,9 +1,11 @@
-"""Convolution as a Linen module, a drop-in for `flax.linen.Conv`, NHWC -> NHWD.
+"""Convolution as a Linen module, in place of `flax.linen.Conv` in 2-D, NHWC -> NHWD.
 
     y = Conv(features=64, kernel_size=(3, 3), padding="CIRCULAR")(x)
 
-The same fields, parameters, initial values and results; every padding rule of `ops.padding`
-besides, and gradients that stay fast on CPU inside loops (see `ops.conv`).
+The fields below are those of flax.linen, with the same parameters, initial values and results;
+every padding rule of `ops.padding` besides, and gradients that stay fast on CPU inside loops (see
+`ops.conv`). Flax's input_dilation, mask, precision, promote_dtype and conv_general_dilated are not
+here.
 """
 
 from __future__ import annotations
@@ -48,8 +50,7 @@ class Conv(nn.Module):
         kernel_size = pads.pair(self.kernel_size, "kernel_size")
         strides = pads.pair(1 if self.strides is None else self.strides, "strides")
         dilation = 1 if self.kernel_dilation is None else self.kernel_dilation
-        shape = (*kernel_size, self._channels_per_group(x.shape), self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
+        kernel = self.weights(x.shape[-1], kernel_size)
         bias = None
         if self.use_bias:
             bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype)
@@ -64,19 +65,24 @@ class Conv(nn.Module):
         )
         return y if bias is None else y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
 
-    def _channels_per_group(self, shape: tuple[int, ...]) -> int:
+    def weights(self, channels: int, kernel_size: Pair) -> jax.Array:
+        """Make the parameter; return the kernel (kh, kw, channels / groups, features)."""
+        shape = (*kernel_size, self._channels_per_group(channels), self.features)
+        return self.param("kernel", self.kernel_init, shape, self.param_dtype)
+
+    def _channels_per_group(self, channels: int) -> int:
         counts = {"features": self.features, "feature_group_count": self.feature_group_count}
         for name, count in counts.items():
             if isinstance(count, bool) or not hasattr(count, "__index__"):
                 raise TypeError(f"{name}: expected an int >= 1, got {count!r}")
             if count < 1:
                 raise ValueError(f"{name}: expected an int >= 1, got {count}")
-        if shape[-1] % self.feature_group_count or self.features % self.feature_group_count:
+        if channels % self.feature_group_count or self.features % self.feature_group_count:
             raise ValueError(
-                f"feature_group_count: expected a divisor of {shape[-1]} input channels and of "
+                f"feature_group_count: expected a divisor of {channels} input channels and of "
                 f"{self.features} features, got {self.feature_group_count}"
             )
-        return shape[-1] // self.feature_group_count
+        return channels // self.feature_group_count
 
 
 def both_sides(padding: Any) -> Padding:

@@ -92,10 +92,14 @@ def gaussian_as(arguments: Arguments) -> str | None:
 
 
 def max_blur_as(arguments: Arguments) -> str | None:
-    """Without one half, max_blur is the other."""
+    """Without one half, max_blur is the other.
+
+    Not the maximum under SAME at a stride: what is sampled there is the dense map, at 0, s, 2s.
+    """
     size = arguments.get("filter_size", 3)
     if size == 1:
-        return at_window_1(arguments) or "max"
+        moved = arguments.get("padding") == "SAME" and arguments["stride"] != (1, 1)
+        return at_window_1(arguments) or (None if moved else "max")
     return _with("blur", "filter_size", size, 3) if arguments["window"] == (1, 1) else None
 
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax.linen.initializers import constant, lecun_normal, normal, ones, zeros
 
-from cnnjax.layers.module import Pooling, WindowPooling
+from cnnjax.layers.module import Pooling, WindowPooling, refuse_same
 from cnnjax.ops import antialias, local, lowpass, means, order, spectral, windows
 from cnnjax.ops import padding as pads
 from cnnjax.ops.allowed import Number, OneOf
@@ -53,12 +53,14 @@ class TrainedPool(nn.Module, kw_only=True):
     def dense(self, x: jax.Array, *, train: bool = False, temperature: Any = None) -> jax.Array:
         """Pool at every place."""
         del train, temperature
+        refuse_same(self.padding, self.stride)
         return self._at(pads.feature_map(x), {"stride": (1, 1)})
 
     @nn.compact
     def _at(self, x: jax.Array, other: Mapping[str, Any]) -> jax.Array:
         if math.isfinite(self.least):
-            raw = self.param("raw", constant(math.log(math.expm1(self.start - self.least))), ())
+            above = self.start - self.least  # the inverse of softplus, without overflow
+            raw = self.param("raw", constant(above + math.log(-math.expm1(-above))), ())
             value = self.least + jax.nn.softplus(raw)
         else:
             value = self.param("raw", constant(self.start), ())
@@ -139,7 +141,7 @@ class Ddac(Pooling, kw_only=True):
         # The statistics are those of the dense map, as published, whatever the stride.
         logits = convolved(self, "kernel", x, taps * self.groups, size, self.padding)
         logits = nn.BatchNorm(use_running_average=not train, momentum=0.9, name="norm")(logits)
-        logits = logits[..., :: stride[0], :: stride[1], :]
+        logits = _sampled(logits, x, size, stride, self.padding)
         weights = jax.nn.softmax(logits.reshape(*logits.shape[:-1], self.groups, taps), axis=-1)
         return lowpass.adaptive(x, weights, window=size, stride=stride, padding=self.padding)
 
@@ -290,6 +292,17 @@ class DiffStride(nn.Module, kw_only=True):
         ramp = 0.0 if self.match_size else self.smoothness
         gains = jnp.clip((ramp + size / (2 * stride) - frequencies) / self.smoothness, 0, 1)
         return gains * jnp.where((keep == size) | (2 * frequencies < keep), 1.0, 0.0)
+
+
+def _sampled(
+    dense: jax.Array, x: jax.Array, window: Pair, stride: Pair, padding: Padding
+) -> jax.Array:
+    """Take from the dense map of x the places where windows at `stride` lie."""
+    whole = pads.spatial_size(x)
+    at_1, at_stride = (pads.amounts(whole, window, s, padding) for s in ((1, 1), stride))
+    # Only SAME begins elsewhere at another stride.
+    first = at_1[0][0] - at_stride[0][0], at_1[1][0] - at_stride[1][0]
+    return pads.tap(dense, first, pads.output_size(whole, window, stride, padding), stride)
 
 
 def convolved(

@@ -429,6 +429,8 @@ def cite(*methods: str) -> str:
     keys: dict[str, None] = {}
     for text in methods:
         name, params = spec.parse(text)
+        if name in POOLS and params:
+            POOLS[name].given(params).check({k: v for k, v in params.items() if k != "learn"})
         names = [name, params["method"]] if "method" in params else [name]
         for each in names:
             keys.update(dict.fromkeys(spec.find(known, each, "method")))

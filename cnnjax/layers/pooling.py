@@ -16,6 +16,7 @@ import jax
 from flax.core import FrozenDict
 
 from cnnjax import spec
+from cnnjax.layers.canonical import inner_arguments
 from cnnjax.layers.card import PoolingMethod
 from cnnjax.layers.heads import HEADS, parse_head
 from cnnjax.layers.learned import TrainedPool
@@ -24,6 +25,7 @@ from cnnjax.layers.module import FixedPool, PolyphasePool
 from cnnjax.layers.samplers import CanonicalPool
 from cnnjax.ops import padding as pads
 from cnnjax.ops import polyphase
+from cnnjax.ops.padding import Padding
 
 __all__ = ["HEADS", "POOLS", "Pool", "canonical_arm", "parse", "parse_head", "pool", "unpool"]
 
@@ -121,10 +123,9 @@ def Pool(
 
 
 def _canonical_layer(arguments: dict[str, Any], name: str | None) -> nn.Module:
-    inner, stride = arguments.pop("inner"), arguments.pop("stride")
-    padding, norm = arguments.pop("padding"), arguments.pop("p", 2)
-    arguments.pop("method")
-    layer = inner.layer(method=inner.name, stride=stride, padding=padding, **arguments)
+    inner, stride, padding = (arguments[key] for key in ("inner", "stride", "padding"))
+    norm, own = arguments.get("p", 2), inner_arguments(arguments)
+    layer = inner.layer(method=inner.name, padding=padding, **own)
     return CanonicalPool(
         method="canonical", inner=layer, stride=stride, padding=padding, p=norm, name=name
     )
@@ -139,7 +140,9 @@ def parse(text: str) -> tuple[PoolingMethod, dict[str, Any]]:
     return card, card.check(own) | ({"learn": True} if learn else {})
 
 
-def canonical_arm(text: str, window: Size, stride: Size) -> str | None:
+def canonical_arm(
+    text: str, window: Size, stride: Size, padding: Padding | None = None
+) -> str | None:
     """Return the simpler arm that is the same function as this one; None where there is none.
 
     At stride 1, for example, "aps" is "decimate" (the identity), and so is "max" at window 1.
@@ -148,7 +151,8 @@ def canonical_arm(text: str, window: Size, stride: Size) -> str | None:
     if params.pop("learn", False):
         return None
     window = window if "window" in card.takes else None
-    return card.same_as(card.arguments(window, stride, None, params))
+    padded = {} if padding is None else {"padding": padding}
+    return card.same_as(card.arguments(window, stride, None, params) | padded)
 
 
 def _learn(card: PoolingMethod, learn: Any) -> bool:

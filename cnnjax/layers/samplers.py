@@ -16,11 +16,11 @@ from cnnjax.layers.learned import convolved
 from cnnjax.layers.module import random_key
 from cnnjax.ops import padding as pads
 from cnnjax.ops import polyphase
-from cnnjax.ops.allowed import Number, OneOf
+from cnnjax.ops.allowed import Number
 from cnnjax.ops.padding import Pair
-from cnnjax.ops.polyphase import Norm
+from cnnjax.ops.polyphase import Circular, Norm
 
-Circular = Annotated[str, OneOf("CIRCULAR")]
+TEMPERATURE = Number(above=0)
 
 
 class Lps(nn.Module, kw_only=True):
@@ -55,7 +55,7 @@ class Lps(nn.Module, kw_only=True):
         if phase is None and train:
             logits = jnp.mean(features, axis=(-3, -2, -1))
             noise = jax.random.gumbel(random_key(self), logits.shape, logits.dtype)
-            scale = 1.0 if temperature is None else temperature
+            scale = 1.0 if temperature is None else TEMPERATURE.check("temperature", temperature)
             phase = jax.nn.softmax((logits + noise) / scale, axis=-1)
         elif phase is None:
             phase, ties = polyphase.choose_by(features, x, stride=self.stride)

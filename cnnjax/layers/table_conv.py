@@ -8,17 +8,13 @@
 from __future__ import annotations
 
 import itertools
-from typing import cast
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.layers.conv import Conv
-from cnnjax.ops import padding as pads
-from cnnjax.ops.conv import conv
-from cnnjax.ops.padding import Padding
+from cnnjax.ops.padding import Pair
 
 Table = tuple[tuple[int, ...], ...]
 
@@ -41,28 +37,28 @@ class TableConv(Conv):
 
     table: Table = C3
 
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def weights(self, channels: int, kernel_size: Pair) -> jax.Array:
+        """Make the parameter; return the kernel (kh, kw, channels, features), 0 off the table."""
         maps = 1 + max(max(row) for row in self.table)
-        if self.features != len(self.table) or x.shape[-1] % maps:
+        if self.features != len(self.table) or channels % maps:
             raise ValueError(
                 f"table: expected {len(self.table)} features of a multiple of {maps} channels, "
-                f"got {self.features} of {x.shape[-1]}"
+                f"got {self.features} of {channels}"
             )
-        seen = [[q for q in range(x.shape[-1]) if q % maps in row] for row in self.table]
-        size = pads.pair(self.kernel_size, "kernel_size")
-        weights = self.param("kernel", self._initialize, size, tuple(map(len, seen)))
+        if self.feature_group_count != 1:
+            raise ValueError(
+                "feature_group_count: expected 1, as the table says what is connected, "
+                f"got {self.feature_group_count}"
+            )
+        seen = [[q for q in range(channels) if q % maps in row] for row in self.table]
+        connected = self.param("kernel", self._initialize, kernel_size, tuple(map(len, seen)))
         # Where a connection is missing, the kernel takes the zero after the last weight.
-        places = np.full((x.shape[-1], self.features), weights.shape[-1])
+        places = np.full((channels, self.features), connected.shape[-1])
         for target, row in enumerate(seen):
             places[row, target] = sum(map(len, seen[:target])) + np.arange(len(row))
-        kernel = jnp.pad(weights, [(0, 0), (0, 0), (0, 1)])[:, :, places]
-        strides, padding = pads.pair(self.strides or 1, "strides"), cast(Padding, self.padding)
-        y = conv(x, kernel, stride=strides, padding=padding)
-        bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype)
-        return y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
+        return jnp.pad(connected, [(0, 0), (0, 0), (0, 1)])[:, :, places]
 
-    def _initialize(self, key: jax.Array, size: pads.Pair, counts: tuple[int, ...]) -> jax.Array:
+    def _initialize(self, key: jax.Array, size: Pair, counts: tuple[int, ...]) -> jax.Array:
         # Maps that see equally many are drawn together: the initialiser needs their fan-in.
         runs = [(count, len(list(run))) for count, run in itertools.groupby(counts)]
         draws = []

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jax
+import numpy as np
 
 REQUIRED = inspect.Parameter.empty
 
@@ -76,7 +77,11 @@ class Number:
         if isinstance(value, jax.Array) and not self.whole:
             if value.ndim:
                 raise ValueError(f"{argument}: expected {self}, got an array of {value.shape}")
+            if not isinstance(value, jax.core.Tracer):
+                self.check(argument, value.item())
             return value
+        if isinstance(value, np.generic):
+            value = value.item()
         kinds = int if self.whole else (int, float)
         if isinstance(value, bool) or not isinstance(value, kinds):
             raise TypeError(f"{argument}: expected {self}, got {value!r}")

@@ -21,7 +21,8 @@ def stochastic(
 ) -> jax.Array:
     """Draw one value of each window with probability x / sum x (Zeiler and Fergus 2013).
 
-    Negative values count as 0, as after a rectifier; a window without positive values gives 0.
+    Negative values count as 0, as after a rectifier; a window without positive values gives 0, one
+    whose sum is not finite that sum.
     """
     values = jax.nn.relu(windows.values(x, window=window, stride=stride, padding=padding))
     levels = jnp.cumsum(jax.lax.stop_gradient(values), axis=0)
@@ -29,7 +30,8 @@ def stochastic(
     # The first level above the draw: a value of 0 adds nothing to the level and is never drawn.
     above = levels > draw[None]
     first = above & ~jnp.concatenate([jnp.zeros_like(above[:1]), above[:-1]])
-    return jnp.sum(jnp.where(first, values, 0), axis=0).astype(x.dtype)
+    drawn = jnp.sum(jnp.where(first, values, 0), axis=0)
+    return jnp.where(jnp.isfinite(levels[-1]), drawn, levels[-1]).astype(x.dtype)
 
 
 def expected_stochastic(x: jax.Array, *, window: Pair, stride: Pair, padding: Padding) -> jax.Array:
@@ -38,7 +40,8 @@ def expected_stochastic(x: jax.Array, *, window: Pair, stride: Pair, padding: Pa
     total = jnp.sum(values, axis=0)
     safe = jnp.where(total > 0, total, 1)
     mean = jnp.sum(values * (values / safe[None]), axis=0)
-    return jnp.where(total == 0, 0, mean).astype(x.dtype)
+    mean = jnp.where(total == 0, 0, mean)
+    return jnp.where(jnp.isfinite(total), mean, total).astype(x.dtype)
 
 
 def max_dropout(
@@ -57,7 +60,9 @@ def expected_max_dropout(
     ranked = order.ranks(x, window=window, stride=stride, padding=padding)
     above = jnp.arange(len(ranked) - 1, -1, -1)
     weights = (1 - rate) * jnp.asarray(rate, ranked.dtype) ** above
-    return jnp.sum(windows.along(weights, ranked) * ranked, axis=0).astype(x.dtype)
+    weights = windows.along(weights, ranked)
+    # A weight of 0, at rate 0, drops its value even where that is infinite.
+    return jnp.sum(jnp.where(weights > 0, weights * ranked, 0), axis=0).astype(x.dtype)
 
 
 def s3(
@@ -69,7 +74,9 @@ def s3(
     ValueError where the stride does not divide the grid or the grid the map.
     """
     x = local.maximum(x, window=window, stride=(1, 1), padding=padding)
-    pads.divided_size(x, grid)
+    size = pads.spatial_size(x)
+    if size[0] % grid[0] or size[1] % grid[1]:
+        raise ValueError(f"grid: expected a divisor of the map of maxima {size}, got {grid}")
     keys = jax.random.split(key)
     for axis in (0, 1):
         chosen = _rows_of_cells(keys[axis], x.shape[axis - 3], grid[axis], stride[axis])

@@ -69,7 +69,7 @@ def conv(
     stride, dilation = pads.pair(stride, "stride"), pads.pair(dilation, "dilation")
     kh, kw = kernel.shape[:2]
     window = (kh - 1) * dilation[0] + 1, (kw - 1) * dilation[1] + 1
-    if padding in PADDED_BY_COPY:
+    if isinstance(padding, str) and padding in PADDED_BY_COPY:
         x = pads.pad(x, window=window, stride=stride, padding=padding)
         padding = "VALID"
     pads.output_size(pads.spatial_size(x), window, stride, padding)

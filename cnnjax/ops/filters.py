@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnjax import spec
+from cnnjax.ops import lowpass
 from cnnjax.ops import padding as pads
 from cnnjax.ops.conv import conv
 
@@ -99,8 +100,7 @@ def gaussian(size: int = 5, sigma: float = 1.0) -> Filter:
         raise TypeError(f"sigma: expected a number > 0, got {sigma!r}")
     if not 0 < sigma < math.inf:
         raise ValueError(f"sigma: expected a number > 0, got {sigma!r}")
-    places = [k - (size - 1) / 2 for k in range(size)]
-    taps = [math.exp(-((place / sigma) ** 2) / 2) for place in places]
+    taps = lowpass.gaussian(size, sigma)
     return normalised(_outer(taps), summary=f"Gaussian blur, sigma {sigma:g}")
 
 

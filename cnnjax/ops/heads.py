@@ -13,7 +13,7 @@ from jax import lax
 
 from cnnjax.ops import means, windows
 from cnnjax.ops.allowed import Number
-from cnnjax.ops.means import Exponent, Positive
+from cnnjax.ops.means import Positive
 
 
 def gap(x: jax.Array) -> jax.Array:
@@ -31,7 +31,7 @@ def gap_gmp(x: jax.Array) -> jax.Array:
     return jnp.concatenate([gap(x), gmp(x)], axis=-1)
 
 
-def gem(x: jax.Array, *, p: Exponent = 3.0, eps: Positive = 1e-6) -> jax.Array:
+def gem(x: jax.Array, *, p: Positive = 3.0, eps: Positive = 1e-6) -> jax.Array:
     """(mean of max(x, eps)^p)^(1/p) over all places (Radenovic et al. 2018)."""
     values = jnp.maximum(places(x), eps)
     return means.PowerMean(p, len(values)).statistics(values)[0].astype(x.dtype)

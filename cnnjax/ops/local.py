@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from cnnjax.ops import padding as pads
+from cnnjax.ops import windows
 from cnnjax.ops.extreme import extreme
 from cnnjax.ops.padding import Padding, Pair
 from cnnjax.ops.weighted import weighted
@@ -44,11 +45,11 @@ def mean(
     count_include_pad: bool = True,
 ) -> jax.Array:
     """Mean of each window (LeCun et al. 1990); `count_include_pad=False` divides by real pixels."""
-    y = total(x, window=window, stride=stride, padding=padding)
+    y = total(windows.wide(x), window=window, stride=stride, padding=padding)
     if count_include_pad:
-        return y / (window[0] * window[1])
-    ones = jnp.ones((1,) * (x.ndim - 3) + (*x.shape[-3:-1], 1), x.dtype)
-    return y / total(ones, window=window, stride=stride, padding=padding)
+        return (y / (window[0] * window[1])).astype(x.dtype)
+    ones = jnp.ones((1,) * (x.ndim - 3) + (*x.shape[-3:-1], 1), y.dtype)
+    return (y / total(ones, window=window, stride=stride, padding=padding)).astype(x.dtype)
 
 
 def decimate(x: jax.Array, *, stride: Pair) -> jax.Array:

@@ -7,7 +7,7 @@ y = lowpass.filtered(x, weights, window=(3, 3), stride=(2, 2), padding="CIRCULAR
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ def gaussian_blur(
 ) -> jax.Array:
     """Sampled Gaussian of `sigma` pixels, its sum set to 1, then every stride-th sample."""
     taps = gaussian(filter_size, sigma)
-    weights = jnp.asarray(taps, windows.wide(x).dtype)
+    weights = jnp.asarray([tap / sum(taps) for tap in taps], windows.wide(x).dtype)
     y = pads.pad(windows.wide(x), window=(filter_size,) * 2, stride=stride, padding=padding)
     y = filtered(y, weights, window=(filter_size, 1), stride=(stride[0], 1), padding="VALID")
     y = filtered(y, weights, window=(1, filter_size), stride=(1, stride[1]), padding="VALID")
@@ -54,7 +54,13 @@ def adaptive(
     return mixed.reshape(values.shape[1:]).astype(x.dtype)
 
 
-def gaussian(size: int, sigma: float) -> list[float]:
-    """Return exp(-t^2 / 2 sigma^2) at `size` places one apart around 0, over their sum."""
-    taps = [math.exp(-(((k - (size - 1) / 2) / sigma) ** 2) / 2) for k in range(size)]
-    return [tap / sum(taps) for tap in taps]
+def gaussian(size: int, sigma: float | jax.Array) -> list[Any]:
+    """Return exp(-t^2 / 2 sigma^2) at `size` places t one apart around 0, the largest as 1."""
+    exp: Any = jnp.exp if isinstance(sigma, jax.Array) else math.exp
+    places = [abs(k - (size - 1) / 2) for k in range(size)]
+    least = min(places)
+    # A difference of squares as a product: for small sigma it grows to infinity, no further.
+    return [
+        1.0 if t == least else exp(-((t - least) / sigma) * ((t + least) / sigma) / 2)
+        for t in places
+    ]

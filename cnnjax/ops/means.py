@@ -23,7 +23,6 @@ from cnnjax.ops.padding import Padding, Pair
 from cnnjax.ops.smooth import windowed
 from cnnjax.ops.windows import Values
 
-Exponent = Annotated[float, Number(above=0)]
 Positive = Annotated[float, Number(above=0)]
 Reduce = Annotated[str, OneOf("mean", "sum")]
 Combine = Annotated[str, OneOf("mean", "sum", "concat")]
@@ -35,7 +34,7 @@ def lp(
     window: Pair,
     stride: Pair,
     padding: Padding = "VALID",
-    p: Exponent = 2.0,
+    p: Positive = 2.0,
     reduce: Reduce = "mean",
 ) -> jax.Array:
     """(mean or sum of |x|^p)^(1/p) (Sermanet et al. 2012, who sum); the gradient at 0 is 0."""
@@ -50,7 +49,7 @@ def gem(
     window: Pair,
     stride: Pair,
     padding: Padding = "VALID",
-    p: Exponent = 3.0,
+    p: Positive = 3.0,
     eps: Positive = 1e-6,
 ) -> jax.Array:
     """(mean of max(x, eps)^p)^(1/p): generalised mean (Radenovic et al. 2018) of each window."""
@@ -117,7 +116,7 @@ class PowerMean:
 
     def statistics(self, values: Values) -> tuple[jax.Array]:
         """Return the power mean."""
-        sizes = windows.each(jnp.abs, values)
+        sizes = windows.each(_size, values)
         # The function is homogeneous, so the scale may be taken for a constant in derivatives.
         scale = lax.stop_gradient(windows.largest(sizes))
         regular = (scale > 0) & jnp.isfinite(scale)
@@ -188,8 +187,9 @@ class SoftMean:
 
 
 def softmax_mean(values: Values, logits: Values) -> jax.Array:
-    """Mean over the K values weighted by exp(logits); infinite windows stay so."""
-    return _soft_mean(values, logits)[0]
+    """Mean over the K values weighted by exp(logits); infinite windows stay so, NaN spreads."""
+    peak = lax.stop_gradient(windows.largest(logits))
+    return jnp.where(jnp.isnan(peak), peak, _soft_mean(values, logits)[0])
 
 
 def _soft_mean(values: Values, logits: Values) -> tuple[jax.Array, jax.Array]:
@@ -203,14 +203,25 @@ def _soft_mean(values: Values, logits: Values) -> tuple[jax.Array, jax.Array]:
     return windows.total(parts) / total, jnp.where(regular, safe + jnp.log(total), jnp.inf)
 
 
+@jax.custom_jvp
+def _size(x: jax.Array) -> jax.Array:
+    return jnp.abs(x)
+
+
+# JAX's own slope of |x| at 0 is 1.
+_size.defjvps(lambda dx, y, x: jnp.sign(x) * dx)
+
+
 def _where(condition: jax.Array, x: jax.Array, other: float = 0.0) -> jax.Array:
     # Not jnp.where: the ONNX converter puts its own there, which knows no vmap.
     return lax.select(condition, x, jnp.full_like(x, other))
 
 
 def _power(x: jax.Array, p: float | jax.Array) -> jax.Array:
-    whole = not isinstance(p, jax.Array) and float(p).is_integer()
-    return lax.integer_pow(x, int(p)) if whole else x**p
+    if not isinstance(p, jax.Array) and float(p).is_integer():
+        return lax.integer_pow(x, int(p))
+    zero = x == 0  # where x^p has no slope for p < 1, and here none
+    return jnp.where(zero, 0, jnp.where(zero, 1, x) ** p)
 
 
 def _padded(x: jax.Array, window: Pair, stride: Pair, padding: Padding) -> jax.Array:

@@ -296,7 +296,10 @@ def _mask(phase: jax.Array, stride: Pair) -> jax.Array:
 
 
 def _checked(phase: Any, lead: tuple[int, ...], stride: Pair) -> jax.Array:
-    phase = jnp.asarray(phase)
+    try:
+        phase = jnp.asarray(phase)
+    except (TypeError, ValueError):
+        raise TypeError(f"phase: expected integers of shape {lead}, got {phase!r}") from None
     if not jnp.issubdtype(phase.dtype, jnp.integer):
         raise TypeError(f"phase: expected integers, got {phase.dtype}")
     if phase.shape != lead:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.ops import padding as pads
+from cnnjax.ops import windows
 from cnnjax.ops.coverage import UNROLLED, covered
 from cnnjax.ops.multilinear import Function, multilinear
 from cnnjax.ops.padding import Pair
@@ -27,6 +28,9 @@ Weights = tuple[float, ...]
 def weighted(x: jax.Array, *, rows: Weights, columns: Weights, stride: Pair) -> jax.Array:
     """Return sum over i, j of rows[i] * columns[j] * x[sh * r + i, sw * c + j, :], VALID."""
     rows, columns = tuple(map(float, rows)), tuple(map(float, columns))
+    if x.dtype != windows.wide(x).dtype:  # sums of many bf16 numbers in bf16 lose constants
+        y = weighted(windows.wide(x), rows=rows, columns=columns, stride=stride)
+        return y.astype(x.dtype)
     if len(rows) * len(columns) > UNROLLED and min(len(rows), len(columns)) > 1:
         x = _weighted(x, rows=(1.0,), columns=columns, stride=(1, stride[1]))
         return _weighted(x, rows=rows, columns=(1.0,), stride=(stride[0], 1))

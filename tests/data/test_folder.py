@@ -134,6 +134,14 @@ def test_links_out_of_the_folder_are_left_out(make: Make, tmp_path: Path) -> Non
     assert len(found.names) == 21
 
 
+def test_a_pipe_is_no_picture(make: Make) -> None:
+    folder = make()
+    os.mkfifo(folder / "cat" / "pipe.png")
+    with pytest.warns(RuntimeWarning, match="left out 1"):
+        found = find(folder)
+    assert not any("pipe" in name for name in found.names)
+
+
 def test_a_class_of_links_out_of_the_folder_says_so(make: Make, tmp_path: Path) -> None:
     root = make()
     draw(tmp_path / "elsewhere" / "more.png", 2)

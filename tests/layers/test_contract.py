@@ -23,6 +23,8 @@ from hypothesis import strategies as st
 from cnnjax.layers.pooling import POOLS, Pool, canonical_arm, pool
 from cnnjax.ops import padding as pads
 
+KEY = jax.random.key(0)
+
 # ---------------------------------------------------------------------------------------------
 # A naive reference: pad with NumPy, walk over the windows.
 
@@ -534,6 +536,76 @@ def test_special_values() -> None:
             assert np.isnan(y[0, 0]).all() and np.isfinite(y[2, 2]).all(), name
     zero = jax.grad(lambda v: pool(v, "lp", window=2).sum())(np.zeros((4, 4, 1), np.float32))
     np.testing.assert_array_equal(zero, 0)
+
+
+def test_nothing_that_is_not_finite_is_hidden() -> None:
+    spot = jnp.ones((1, 4, 4, 1)).at[0, 0, 0].set(jnp.nan).at[0, 3, 3].set(jnp.inf)
+    for train in (False, True):
+        y = Pool("stochastic", window=2).apply({}, spot, train=train, rngs={"pool": KEY})
+        np.testing.assert_array_equal(y[0, :, :, 0], [[np.nan, 1], [1, np.inf]])
+    lip = Pool("lip", window=2)
+    x = jax.random.normal(KEY, (2, 8, 8, 2))
+    held = lip.init(KEY, x)
+    y = np.asarray(lip.apply(held, x.at[0, 0, 0, 0].set(jnp.nan)))
+    assert np.isnan(y[0, ..., 0]).all() and np.isfinite(y[1]).all()
+    low = jnp.array([-jnp.inf, 1.0, 2.0, 3.0]).reshape(2, 2, 1)
+    np.testing.assert_array_equal(Pool("max_dropout", window=2, rate=0).apply({}, low), [[[3]]])
+
+
+@pytest.mark.parametrize("p", [0.5, 0.9, 1.0, 1.5])
+@pytest.mark.parametrize("window", [2, 7])
+def test_the_gradient_of_lp_at_0_is_0(p: float, window: int) -> None:
+    x = jnp.arange(64.0).reshape(8, 8, 1)
+    slope = jax.grad(lambda x: pool(x, "lp", window=window, stride=1, p=p).sum())(x)
+    assert slope[0, 0, 0] == 0 and np.isfinite(slope).all() and (slope[1:, 1:] > 0).all()
+
+
+def test_canonical_passes_on_what_is_the_inner_methods() -> None:
+    x = jax.random.uniform(KEY, (2, 6, 6, 3))
+    for own in ({}, {"p": 1.0}, {"p": 3.0, "reduce": "sum"}):
+        renamed = {"inner_p" if k == "p" else k: v for k, v in own.items()}
+        y = pool(x, "canonical", method="lp", window=2, stride=2, p=1, **renamed)
+        dense = pool(x, "lp", window=2, stride=1, padding="CIRCULAR", **own)
+        np.testing.assert_array_equal(y, pool(dense, "aps", stride=2, p=1))
+        params = {"method": "lp", "p": 1, **renamed}
+        card = POOLS["canonical"].given(params)
+        gain = pool(jnp.ones((1, 2, 2, 1)), "canonical", window=2, stride=2, **params)
+        assert card.gain(card.arguments(2, 2, None, params)) == pytest.approx(float(gain.max()))
+    with pytest.raises(ValueError, match="inner_p: expected a number > 0, got -1"):
+        pool(x, "canonical", method="lp", window=2, stride=2, inner_p=-1)
+
+
+def test_scalars_of_numpy_and_jax_are_numbers() -> None:
+    x = jax.random.uniform(KEY, (4, 4, 1))
+    want = pool(x, "lp", window=2, p=3)
+    for three in (np.float32(3), np.int64(3), jnp.float32(3)):
+        np.testing.assert_allclose(pool(x, "lp", window=2, p=three), want, rtol=1e-6)
+    pool(x, "blur", stride=2, filter_size=np.int64(3))
+    for wrong in (np.float32(-3), jnp.float32(-3), jnp.float32(np.nan), np.float64(np.inf)):
+        with pytest.raises(ValueError, match="p: expected a number > 0"):
+            pool(x, "lp", window=2, p=wrong)
+    with pytest.raises(ValueError, match="temperature: expected a number > 0, got 0"):
+        Pool("lps", stride=2).init(KEY, x, train=True, temperature=0.0)
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("bfloat16", 0.3), ("float16", 10_000.0)])
+@pytest.mark.parametrize("window", [3, 5, 31])
+def test_means_of_short_floats_keep_constants(dtype: str, value: float, window: int) -> None:
+    x = jnp.full((1, 31, 31, 1), value, dtype)
+    for method, arguments in (("mean", {"window": window}), ("blur", {"stride": 2})):
+        y = pool(x, method, **arguments)
+        assert y.dtype == x.dtype
+        np.testing.assert_array_equal(y, x[:, : y.shape[1], : y.shape[2]])
+
+
+@pytest.mark.parametrize(("size", "stride"), [((8, 8), 2), ((7, 8), 2), ((9, 8), 3), ((8, 5), 4)])
+def test_ddac_filters_a_pixel_by_what_was_predicted_there(size: Any, stride: int) -> None:
+    x = jax.random.normal(KEY, (2, *size, 3))
+    ours, dense = (Pool("ddac", stride=s, padding="SAME") for s in (stride, 1))
+    held = ours.init(KEY, x)
+    first = [naive_sides(n, 3, 1, "SAME")[0] - naive_sides(n, 3, stride, "SAME")[0] for n in size]
+    want = dense.apply(held, x)[:, first[0] :: stride, first[1] :: stride]
+    np.testing.assert_allclose(ours.apply(held, x), want, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("window", "stride"), [((12, 11), (3, 2)), ((14, 13), (1, 1))])

@@ -9,7 +9,7 @@ from PIL import Image
 
 from cnnjax.cli import filters as command
 from cnnjax.cli import main
-from cnnjax.ops import filters
+from cnnjax.ops import filters, lowpass
 from cnnjax.ops.filters import FILTERS, Filter, apply, normalised
 
 RAMP = jnp.asarray(np.arange(2 * 5 * 6 * 3).reshape(2, 5, 6, 3), "float32")
@@ -146,6 +146,28 @@ def test_any_kind_of_image_is_read(mode, tmp_path):
     path = tmp_path / ("image.tif" if mode in ("CMYK", "I;16") else "image.png")
     Image.new(mode, (5, 4)).save(path)
     assert command.read(path).shape == (4, 5, 3)
+
+
+def test_a_picture_is_read_as_it_is_meant_to_be_seen(tmp_path):
+    path = tmp_path / "image.png"
+    Image.fromarray(np.full((4, 5), 3 << 14, np.uint16)).save(path)
+    assert np.abs(command.read(path) - 0.75).max() < 0.005  # of 16 bits the upper 8
+    Image.new("RGBA", (5, 4), (255, 0, 0, 0)).save(path)
+    assert command.read(path).min() == 1  # transparent: the white below
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    Image.new("RGB", (6, 4)).save(tmp_path / "turned.jpg", exif=exif)
+    assert command.read(tmp_path / "turned.jpg").shape == (6, 4, 3)
+
+
+@pytest.mark.parametrize("sigma", [0.01, 1e-200, 5e-324, 1.0, 1e300])
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_gaussians_of_any_width_have_sum_1(size, sigma):
+    made = filters.gaussian(size, sigma)
+    assert np.sum(made.matrix) / made.divisor == pytest.approx(1) and made.offset == 0
+    x = jnp.ones((1, 6, 6, 1))
+    y = lowpass.gaussian_blur(x, stride=(2, 2), filter_size=size, sigma=sigma)
+    np.testing.assert_allclose(y, 1, rtol=1e-6)
 
 
 def test_mistakes_are_one_line(photo, tmp_path, capsys):
