@@ -23,7 +23,14 @@ from cnnjax.nets import NETS
 from cnnjax.nets.blocks import NORMS, POSITIONS
 from cnnjax.nets.stn import TRANSFORMERS
 from cnnjax.ops import padding as pads
-from cnnjax.optimization import LOSSES, OPTIMIZERS, SCHEDULES
+from cnnjax.optimization import (
+    LOSSES,
+    OPTIMIZERS,
+    SCHEDULES,
+    WITH_MOMENTUM,
+    WITH_OWN_WARMUP,
+    WITH_SMOOTHING,
+)
 
 # Part of every trial id: raise it when a change makes old results mean something else.
 SCHEMA = 2
@@ -79,13 +86,13 @@ class Config:
     label_smoothing: float = knob(0.0, real(0.0, 0.99), "label smoothing of the cross-entropy")
     optimizer: str = knob("adam", choice(OPTIMIZERS), "optimiser")
     lr: float = knob(0.003, real(0.0, LARGEST), "peak learning rate")
-    momentum: float = knob(0.9, real(0.0, 0.9999), "momentum of sgd and nesterov")
+    momentum: float = knob(0.9, real(0.0, 0.9999), "momentum of sgd, nesterov, muon and rmsprop")
     weight_decay: float = knob(
         0.0, real(0.0, LARGEST), "weight decay on kernels, not on biases or norms"
     )
     schedule: str = knob("cosine", choice(SCHEDULES), "learning rate over the steps")
     warmup: float = knob(0.05, real(0.0, 1.0), "share of the steps that warm the rate up")
-    clip_norm: float | None = knob(None, real(0.0, LARGEST), "largest global norm of a gradient")
+    clip_norm: float | None = knob(None, real(1e-9, LARGEST), "largest global norm of a gradient")
     eval_shift: int | None = knob(
         None, integer(1, LONGEST), "farthest test shift in pixels (default: the data set's own)"
     )
@@ -169,6 +176,16 @@ class Config:
         # A method without a window is one arm, whatever window its neighbours in a sweep have.
         if not self.takes_window:
             object.__setattr__(self, "window", None)
+
+    def not_taken(self) -> list[str]:
+        """Return the fields that were changed though optimiser, loss or schedule reads them not."""
+        taken = {
+            "momentum": self.optimizer in WITH_MOMENTUM,
+            "label_smoothing": self.loss in WITH_SMOOTHING,
+            "warmup": self.schedule not in WITH_OWN_WARMUP,
+        }
+        changed = (name for name in taken if getattr(self, name) != FIELDS[name].default)
+        return [name for name in changed if not taken[name]]
 
     @property
     def takes_window(self) -> bool:

@@ -69,6 +69,7 @@ LOSSES: Mapping[str, Loss] = {
     "hinge": _of_targets_too(_hinge),
     "lenet_map": _of_targets_too(_lenet_map),
 }
+WITH_SMOOTHING = ("cross_entropy", "sigmoid")
 
 
 def _step_decay(peak: float, steps: int) -> Schedule:
@@ -82,6 +83,7 @@ SCHEDULES: Mapping[str, Callable[[float, int], Schedule]] = {
     "step": _step_decay,
     "one_cycle": lambda peak, steps: optax.cosine_onecycle_schedule(max(steps, 1), peak),
 }
+WITH_OWN_WARMUP = ("one_cycle",)
 
 
 def schedule(name: str, peak: float, *, steps: int, warmup: float = 0.0) -> Schedule:
@@ -131,6 +133,7 @@ OPTIMIZERS: Mapping[str, Callable[..., optax.GradientTransformation]] = {
         optax.rmsprop(rate, momentum=momentum),
     ),
 }
+WITH_MOMENTUM = ("sgd", "nesterov", "muon", "rmsprop")
 
 
 def build(

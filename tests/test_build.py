@@ -74,12 +74,22 @@ def test_position_moves_the_pool() -> None:
         ({"pool": "max", "stride": 13}, "stride: .* larger than the map"),
         ({"pool": "aps", "stride": 5, "padding": "CIRCULAR"}, "stride: .* does not divide"),
         ({"padding": "VALID", "kernel_size": 13}, "larger than"),
+        ({"eval_shift": 12}, "eval_shift: expected at most 11 pixels"),
+        ({"train_shift": 99}, "train_shift: expected at most 11 pixels"),
     ],
 )
 def test_what_does_not_fit_is_named(choices: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words) as caught:
         build.build_net(small(**choices), 10, SHAPE)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", [0, -3, 2.5, True, None])
+def test_numbers_of_classes_that_are_none(wrong: object) -> None:
+    with pytest.raises(ValueError, match="num_classes: expected an int >= 1"):
+        build.build_net(small(), wrong, SHAPE)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="image_shape: expected"):
+        build.build_net(small(), 10, (12, wrong, 1))  # type: ignore[arg-type]
 
 
 def test_input_scaling() -> None:

@@ -16,11 +16,10 @@ from flax.traverse_util import unflatten_dict
 
 from cnnjax import build, data
 from cnnjax.cli.flags import Flags
-from cnnjax.config import from_dict
 from cnnjax.invariance.certificate import Certificate, certify
 from cnnjax.study.files import place
 from cnnjax.study.store import TrialFiles
-from cnnjax.study.trained import trials
+from cnnjax.study.trained import config_of, trials
 
 
 def main(words: list[str]) -> int:
@@ -33,6 +32,8 @@ def main(words: list[str]) -> int:
         return 0
     if not rest:
         raise ValueError("expected a trial or a study directory, got none")
+    if flags.json is not None and not Path(flags.json or "/").absolute().parent.is_dir():
+        raise ValueError(f"--json: expected a file in a directory that exists, got {flags.json!r}")
     found: dict[str, Any] = {}
     for trial in [trial for word in rest for trial in trials(place(word))]:
         certificate = certify_trial(trial, images=flags.images)
@@ -46,7 +47,7 @@ def main(words: list[str]) -> int:
 def certify_trial(directory: Path, *, images: int = 2) -> Certificate:
     """Certify the network of one trial at its trained variables."""
     files = TrialFiles(directory)
-    config = from_dict(files.config())
+    config = config_of(files)
     dataset = data.load(config.dataset, config.data_dir)
     net = build.build_net(config, dataset.num_classes, dataset.image_shape)
     variables = unflatten_dict(files.variables(), sep="/")

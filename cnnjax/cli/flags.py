@@ -89,7 +89,12 @@ class Flags:
         if any(word in HELP_WORDS for word in words):
             print(self.help())
             return None
-        return list(self._values([f"cnnjax {self._verb}", *words]))[1:]
+        rest = list(self._values([f"cnnjax {self._verb}", *words]))[1:]
+        for name in self._values:
+            # absl counts how often a flag stands; the last would silently win.
+            if self._values[name].present > 1:
+                raise ValueError(f"--{name} is given {self._values[name].present} times")
+        return rest
 
     def given_config(self) -> dict[str, tuple[Any, ...]]:
         """Return the fields given on the command line, each with its values."""

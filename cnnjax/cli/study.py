@@ -62,6 +62,8 @@ def main(words: list[str]) -> int:
     if rest is None:
         return 0
     study = match(choose(rest, flags), flags)
+    if flags.out == "":
+        raise ValueError("--out: expected a directory, got ''")
     out = flags.out or os.path.join("runs", study.name)
     how = resources(flags)
     choice = Choice(flags.only, flags.max_trials, flags.priority)
@@ -176,6 +178,7 @@ def load(name: str) -> Study:
     study = getattr(module, "STUDY", None)
     if not isinstance(study, Study):
         raise ValueError(f"{name}: expected a module that defines STUDY, a cnnjax Study")
+    study.check_contrast()  # as it was written; a smaller grid may be asked for
     return study
 
 

@@ -58,6 +58,13 @@ def main(words: list[str]) -> int:
     if rest:
         raise ValueError(f"expected flags only, got {' '.join(rest)!r}")
     config = Config(**{name: values[0] for name, values in flags.given_config().items()})
+    for name in config.not_taken():
+        raise ValueError(
+            f"{name}: {config.optimizer}, {config.loss} and {config.schedule} make no use of it, "
+            f"got {getattr(config, name)}"
+        )
+    if flags.profile == "":
+        raise ValueError("profile: expected a directory, got ''")
     if flags.out == "":
         raise ValueError("out: expected a directory, got ''")
     if config.checkpoint_every and flags.out is None:

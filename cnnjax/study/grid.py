@@ -28,6 +28,9 @@ from cnnjax import build, spec
 from cnnjax.config import FIELDS, Config, from_dict, identity, to_dict, trial_id
 from cnnjax.data import Dataset
 from cnnjax.layers import pooling
+from cnnjax.nets import NETS
+from cnnjax.nets.blocks import Downsampling
+from cnnjax.ops import padding as pads
 
 
 @dataclass(frozen=True)
@@ -150,10 +153,13 @@ class Study:
     conditions: tuple[Condition, ...] = ()
 
     def __post_init__(self) -> None:
+        for told in ("name", "question"):
+            if not isinstance(getattr(self, told), str):
+                raise TypeError(f"{told}: expected text, got {getattr(self, told)!r}")
         for name, values in self.axes.items():
             spec.find(FIELDS, name, "axis")
-            if not values:
-                raise ValueError(f"axis {name}: expected at least one value")
+            if isinstance(values, str) or not values:
+                raise ValueError(f"axis {name}: expected a tuple of at least one value, {values!r}")
         for group in self.zipped:
             self._check_zipped(group)
 
@@ -166,6 +172,19 @@ class Study:
         if len(set(counts.values())) > 1:
             text = ", ".join(f"{name} {count}" for name, count in counts.items())
             raise ValueError(f"zipped: expected equally many values, got {text}")
+
+    def check_contrast(self) -> None:
+        """Raise ValueError where the grid has not both arms of its contrast."""
+        if self.contrast is None:
+            return
+        for part in ("arm", "against", "where"):
+            for name, value in getattr(self.contrast, part).items():
+                there = self.axes.get(name, (getattr(self.base, name),))
+                if value not in there:
+                    known = ", ".join(map(repr, there))
+                    raise ValueError(
+                        f"contrast: {part} {name}={value!r} is not in the grid; {known}"
+                    )
 
     @property
     def factors(self) -> list[tuple[str, ...]]:
@@ -222,9 +241,11 @@ class Study:
         """
         try:
             return cls._described(values)
-        except (AttributeError, KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             text = f"{type(error).__name__}: {error}"
-            raise ValueError(f"study.json: no description of a study ({text})") from None
+            raise ValueError(
+                f"study.json: no description of a study by this version of cnnjax ({text})"
+            ) from None
 
     @classmethod
     def _described(cls, values: Mapping[str, Any]) -> Study:
@@ -283,11 +304,17 @@ class Trial:
         config = self.config
         if config.last_pool == config.pool:
             config = dataclasses.replace(config, last_pool=None)
+        unread: dict[str, Any] = {name: FIELDS[name].default for name in config.not_taken()}
+        if unread:
+            config = dataclasses.replace(config, **unread)
         pool = build.downsampling(config)
         if pool.method is None or pool.stride is None or config.pool_position is not None:
             return config  # each site has its own pool, or the place was asked for
-        arm = pooling.canonical_arm(config.pool or pool.method, pool.window, pool.stride)
-        return config if arm is None else dataclasses.replace(config, pool=arm)
+        text = config.pool or pool.method
+        arm = pooling.canonical_arm(text, pool.window, pool.stride, pool.padding)
+        if arm is None or not _stays(config, pool, arm):
+            return config
+        return dataclasses.replace(config, pool=arm)
 
     @cached_property
     def same_as(self) -> str | None:
@@ -301,6 +328,17 @@ class Trial:
     def owner(self) -> str:
         """The id its result is kept under: its own, or that of the trial it is the same as."""
         return self.same_as or self.id
+
+
+def _stays(config: Config, pool: Downsampling, arm: str) -> bool:
+    """Return whether `arm`, which may sit elsewhere in a stage, does there what `pool` does.
+
+    Sampling commutes with a rectifier, not with normalisation.
+    """
+    card, _ = pooling.parse(arm)
+    norm = config.norm or NETS[config.net].defaults.get("norm")
+    same_place = card.position == pool.place
+    return same_place or norm == "none" or pads.pair(pool.stride, "stride") == (1, 1)
 
 
 def check(trials: list[Trial], dataset: Dataset) -> None:

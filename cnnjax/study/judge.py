@@ -147,7 +147,7 @@ def guarantee(
 
 def places(config: Config, dataset: Dataset) -> np.ndarray:
     """Return the test shifts (K, 2) in pixels, rows then columns: a square grid about (0, 0)."""
-    reach = config.eval_shift or dataset.slack or max(dataset.image_shape[:2]) // 8
+    reach = config.eval_shift or dataset.slack or max(dataset.image_shape[:2]) // 8 or 1
     side = np.rint(np.linspace(-reach, reach, config.eval_places)).astype(int)
     side = np.unique(np.append(side, 0))
     return np.stack(np.meshgrid(side, side, indexing="ij"), axis=-1).reshape(-1, 2)

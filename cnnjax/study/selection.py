@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from cnnjax import build, spec
 from cnnjax import config as configs
-from cnnjax import spec
 from cnnjax.config import FIELDS, Config, trial_id
 from cnnjax.study.grid import Trial
 
@@ -25,7 +25,7 @@ def relative_cost(config: Config) -> float:
     """Return a guess of a trial's cost: dear trials first keeps the workers evenly busy."""
     stride = config.stride or 2
     rows, columns = stride if isinstance(stride, tuple) else (stride, stride)
-    return (config.epochs or 1) / (rows * columns)
+    return build.epochs(config) / (rows * columns)
 
 
 def in_order(configs: Sequence[Config]) -> list[Config]:
@@ -96,6 +96,8 @@ def _matcher(only: str) -> Callable[[Trial], bool]:
         name, equals, values = part.partition("=")
         if equals:
             spec.find(FIELDS, name, "only")
+            if name in fields:
+                raise ValueError(f"only: {name} is given twice; write {name}=value|value")
             fields[name] = tuple(configs.read(name, text) for text in values.split("|"))
         elif len(part) >= LEAST_ID and set(part) <= set("0123456789abcdef"):
             ids.append(part)

@@ -193,13 +193,18 @@ class Store:
     def refuse_another(self, study: Mapping[str, Any]) -> None:
         """Raise FileExistsError where the directory holds something else than this study.
 
-        `study["fixed"]` is compared, the axes are not: a grid may grow.
+        `study["fixed"]` is compared but for what is an axis here or there: a grid may grow.
         """
         path = self.root / "study.json"
         if path.exists():
             there = read_object(path) or {}
             _check_version(self.root, there)
-            if (there.get("name"), there.get("fixed")) != (study["name"], study["fixed"]):
+            varied = {*study.get("axes", ()), *(there.get("axes") or ())}
+            mine, theirs = (
+                {k: v for k, v in (each.get("fixed") or {}).items() if k not in varied}
+                for each in (study, there)
+            )
+            if (there.get("name"), theirs) != (study["name"], mine):
                 raise FileExistsError(
                     f"--out={self.root} belongs to another study ({there.get('name', 'unreadable')}"
                     ", or the same with other fixed choices); choose a new directory"
@@ -245,7 +250,23 @@ def _check_version(root: Path, there: Mapping[str, Any], fields: Iterable[str] =
 
 
 def _is_whole(result: Mapping[str, Any]) -> bool:
-    """Return whether a result has what the tables need: its status, metrics and places if done."""
-    parts = (result.get("metrics"), result.get("places") or {})
-    done = result.get("status") == "done" and all(isinstance(part, dict) for part in parts)
-    return done or result.get("status") == "failed"
+    """Return whether a result has what the tables need: its status; metrics and places if done."""
+    if result.get("status") != "done":
+        return result.get("status") == "failed"
+    metrics, places = result.get("metrics"), result.get("places") or {}
+    return _are_figures(metrics) and (places == {} or _are_places(places))
+
+
+def _are_figures(metrics: Any) -> bool:
+    if not isinstance(metrics, dict):
+        return False
+    return all(value is None or isinstance(value, (int, float)) for value in metrics.values())
+
+
+def _are_places(places: Any) -> bool:
+    if not isinstance(places, dict):
+        return False
+    offsets, accuracy = places.get("offsets"), places.get("accuracy")
+    if not isinstance(offsets, list) or not isinstance(accuracy, list):
+        return False
+    return len(offsets) == len(accuracy)

@@ -21,12 +21,13 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from cnnjax import build, data, spec
-from cnnjax.config import Config, from_dict, to_dict, trial_id
+from cnnjax.config import Config, to_dict, trial_id
 from cnnjax.study.environment import describe
 from cnnjax.study.files import place
 from cnnjax.study.judge import judge
 from cnnjax.study.keeping import fingerprint, flat, learnt_from
 from cnnjax.study.store import TrialFiles
+from cnnjax.study.trained import config_of
 from cnnjax.train.training import finetune
 
 CUTS = ("pool", "window", "stride", "pool_position", "padding", "head")
@@ -84,7 +85,7 @@ def operate(
 def load(run: str | os.PathLike[str]) -> tuple[Config, dict[str, float], Arrays]:
     """Return config, metrics and variables of a finished run; FileNotFoundError for another."""
     files = TrialFiles(run)
-    config, result = from_dict(files.config()), files.result()
+    config, result = config_of(files), files.result()
     if result is None or result["status"] != "done":
         raise FileNotFoundError(f"{run}: no finished run here (no result, or one that failed)")
     return config, result["metrics"], files.variables()

@@ -9,6 +9,7 @@ A directory is a run of `cnnjax train --out`, a trial of a study, or a study wit
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -61,19 +62,32 @@ class Trained:
         return jax.jit(lambda images: jax.nn.softmax(self.logits(images) / self.temperature))
 
 
+def config_of(files: TrialFiles) -> Config:
+    """Return a trial's configuration; ValueError naming the directory where it cannot be read."""
+    try:
+        return from_dict(files.config())
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{files.root}: of another version of cnnjax ({error})") from None
+
+
 def load(run: str | os.PathLike[str]) -> Trained:
     """Return what a run has trained; OSError or ValueError says why there is nothing to load.
 
     A run whose data.json is missing or holds no recipe loads its data set for it.
     """
     files = TrialFiles(only_trial(place(run)))
-    config = from_dict(files.config())
+    config = config_of(files)
     variables = unflatten_dict(files.variables(), sep="/")
     known = (files.data() or {}).get("recipe")
-    recipe = Recipe(**known) if known else _recipe_of(config)
+    try:
+        recipe = Recipe(**known) if known else _recipe_of(config)
+    except TypeError as error:
+        raise ValueError(f"{files.root}: data.json holds no recipe ({error})") from None
     net = build.build_net(config, len(recipe.classes), recipe.image_shape)
-    metrics = (files.result() or {}).get("metrics", {})
-    return Trained(files.root, config, recipe, net, variables, metrics.get("temperature", 1.0))
+    temperature = (files.result() or {}).get("metrics", {}).get("temperature", 1.0)
+    if not temperature or not 0 < temperature < math.inf:
+        raise ValueError(f"{files.root}: temperature {temperature!r} is no number > 0")
+    return Trained(files.root, config, recipe, net, variables, temperature)
 
 
 def trials(directory: Path) -> list[Path]:

@@ -30,6 +30,11 @@ def test_commas_are_values_and_x_makes_tuples() -> None:
     }
 
 
+def test_a_flag_given_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="--pool is given 2 times"):
+        flags("--pool=max", "--seed=1", "--pool=mean")
+
+
 def test_a_comma_of_a_name_itself() -> None:
     given_ = flags(r"--dataset=mnist,folder:/a\,b:size=8", r"--data_dir=/c\,d").given_config()
     assert given_ == {

@@ -53,6 +53,56 @@ def test_arms_that_are_the_same_function_share_a_trial(
     assert trial.same_as == (None if arm is None else trial_id(trial.runs))
 
 
+@pytest.mark.parametrize(
+    ("choices", "arm"),
+    [
+        ({"pool": "max_blur:filter_size=1", "window": 3, "padding": "CIRCULAR"}, "max"),
+        # On an even map SAME samples the dense map elsewhere than the windows of a maximum.
+        ({"pool": "max_blur:filter_size=1", "window": 3, "padding": "SAME"}, None),
+        # decimate sits before the norm, which does not commute with sampling.
+        ({"pool": "blur:filter_size=1", "norm": "batch"}, None),
+        ({"pool": "max", "window": 1, "norm": "batch"}, None),
+        ({"pool": "blur:filter_size=1", "norm": "batch", "stride": 1}, "decimate"),
+    ],
+    ids=str,
+)
+def test_only_what_is_the_same_function_shares_a_trial(
+    choices: dict[str, Any], arm: str | None
+) -> None:
+    config = Config(**({"net": "cnn", "stride": 2} | choices))
+    assert Trial(config).runs.pool == (arm or config.pool)
+
+
+@pytest.mark.parametrize(
+    ("reads", "unread"),
+    [
+        ({"optimizer": "sgd"}, {"momentum": 0.5}),
+        ({"loss": "sigmoid"}, {"label_smoothing": 0.1}),
+        ({"schedule": "cosine"}, {"warmup": 0.5}),
+    ],
+)
+def test_a_knob_that_nothing_reads_makes_no_trial_of_its_own(
+    reads: dict[str, Any], unread: dict[str, Any]
+) -> None:
+    read = Trial(dataclasses.replace(BASE, **reads, **unread))
+    assert read.same_as is None
+    others = {"optimizer": "adam", "loss": "hinge", "schedule": "one_cycle"}
+    plain = dataclasses.replace(BASE, **{name: others[name] for name in reads})
+    assert Trial(dataclasses.replace(plain, **unread)).runs == plain
+
+
+def test_a_contrast_has_its_arms_in_the_grid() -> None:
+    def about(**arms: Any) -> Study:
+        contrast = Contrast("accuracy", **arms)
+        return dataclasses.replace(study(pool=("max", "mean")), contrast=contrast)
+
+    about(arm={"pool": "mean"}, against={"pool": "max"}, where={"window": 3}).check_contrast()
+    for wrong in ({"arm": {"pool": "aps"}}, {"where": {"window": 2}}):
+        arms = {"arm": {"pool": "mean"}, "against": {"pool": "max"}} | wrong
+        with pytest.raises(ValueError, match=r"contrast: .* is not in the grid; "):
+            about(**arms).check_contrast()
+
+
 def test_a_last_pool_that_is_the_pool_is_none() -> None:
     plain, same = Trial(BASE), Trial(dataclasses.replace(BASE, pool="max", last_pool="max"))
     assert plain.same_as is None

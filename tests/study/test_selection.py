@@ -68,6 +68,7 @@ def test_order_and_number() -> None:
         ({"only": "pol=max"}, "only: unknown name 'pol'; did you mean pool"),
         ({"only": "max"}, "only: expected field=value"),
         ({"only": "stride=x"}, "stride: expected"),
+        ({"only": "stride=1,stride=2"}, "only: stride is given twice"),
         ({"priority": "fast"}, "priority: unknown name 'fast'"),
         ({"max_trials": 0}, "max_trials: expected an integer >= 1, got 0"),
     ],

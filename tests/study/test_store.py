@@ -93,6 +93,11 @@ def test_a_directory_belongs_to_one_study(tmp_path: Path) -> None:
         store.claim(STUDY)
         store.claim({**STUDY, "axes": {"stride": [1, 2, 3]}})  # a grid may grow
         assert store.description()["axes"] == {"stride": [1, 2, 3]}
+        seeded = {"fixed": {**STUDY["fixed"], "seed": 3}, "axes": {"stride": [1, 2]}}
+        # Along what was one value, and back to one.
+        store.claim({**STUDY, "axes": {"stride": [1, 2], "seed": [3, 4]}})
+        store.claim({**STUDY, **seeded})
+        store.claim({**STUDY, "axes": {"stride": [1, 2, 3], "seed": [3]}})
         for other in ({"name": "other"}, {"fixed": {"epochs": 4}}):
             with pytest.raises(FileExistsError, match="belongs to another study"):
                 store.claim({**STUDY, **other})
