@@ -161,6 +161,7 @@ _ROWS = (
             "validation_share": 0.1,
             "test_share": 0.2,
             "seed": 0,
+            "keep": "memory",
         },
         read=folder.read,
     ),
@@ -249,6 +250,8 @@ def choose(content: Content, indices: Mapping[str, np.ndarray], source: str) -> 
 
 def frozen(split: Split) -> Split:
     """Return the split with arrays that cannot be written to: many trials may share them."""
+    if not isinstance(split.images, np.ndarray):
+        return split  # pictures on disk
     images, labels = map(np.ascontiguousarray, split)
     images.flags.writeable = labels.flags.writeable = False
     return Split(images, labels)

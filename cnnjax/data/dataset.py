@@ -21,10 +21,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 Boundary = Literal["zeros", "circular"]
+CHUNK = 1024  # pictures that are looked at together, as they may lie on disk
 
 
 class Split(NamedTuple):
-    """Pictures (N, H, W, C) uint8 in 0..255 and labels (N,) int32 in 0..num_classes - 1."""
+    """Pictures (N, H, W, C) uint8 in 0..255 and labels (N,) int32 in 0..num_classes - 1.
+
+    `images` may be what is read from disk as it is indexed (`folder.OnDisk`).
+    """
 
     images: np.ndarray
     labels: np.ndarray
@@ -155,7 +159,8 @@ class Dataset:
         digest = hashlib.sha256()
         for array in (*self.train, *self.test, *(self.validation or ())):
             digest.update(f"{array.dtype.str}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data)
+            for start in range(0, len(array), CHUNK):
+                digest.update(np.ascontiguousarray(array[start : start + CHUNK]).data)
         return digest.hexdigest()
 
     @property
@@ -201,13 +206,13 @@ def channel_moments(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float,
     """
     channels = images.shape[-1]
     total, squares = [0] * channels, [0] * channels
-    for start in range(0, len(images), 1024):
-        block = images[start : start + 1024]
+    for start in range(0, len(images), CHUNK):
+        block = images[start : start + CHUNK]
         for channel in range(channels):
             values = block[..., channel].astype(np.uint32)
             total[channel] += int(values.sum(dtype=np.uint64))
             squares[channel] += int((values * values).sum(dtype=np.uint64))
-    pixels = images[..., 0].size
+    pixels = math.prod(images.shape[:-1])
     means = tuple(s / (255 * pixels) for s in total)
     stds = tuple(
         math.sqrt(pixels * q - s * s) / (255 * pixels) for s, q in zip(total, squares, strict=True)

@@ -4,6 +4,7 @@
     parts = split(find(DIR), validation=0.1, test=0.2, seed=0)      # names alone, nothing decoded
     source = Pictures(parts["train"], Frame(32))                    # random access
     source[7]                                                       # {"image": ..., "label": 3}
+    split = cnnjax.data.load("folder:path=DIR:keep=disk").train     # read when it is indexed
 
 DIR/<class>/**/*.jpg is divided by the seed; DIR/{train,validation,test}/<class>/** stays as it is
 divided (`val` is validation too, and a part that is not there is taken from train). Which split a
@@ -17,7 +18,7 @@ import concurrent.futures
 import hashlib
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cnnjax.data import picture
-from cnnjax.data.dataset import Content, DatasetCard, Split
+from cnnjax.data.dataset import CHUNK, Content, DatasetCard, Split
 from cnnjax.data.picture import Frame, UnreadablePicture
 
 MOST_BYTES = 4 * 2**30
@@ -65,22 +66,64 @@ class Pictures:
         return {"image": picture.read(path, self.frame), "label": self.found.labels[index]}
 
 
+@dataclass(frozen=True)
+class OnDisk:
+    """Pictures as an array (N, size, size, channels) uint8 of which nothing is kept in memory.
+
+    Indexed by a number, a slice or an array of numbers it reads the pictures.
+    """
+
+    source: Pictures
+    dtype = np.dtype(np.uint8)
+    ndim = 4
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """As an array's."""
+        frame = self.source.frame
+        return len(self.source), frame.size, frame.size, frame.channels
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        if isinstance(index, int | np.integer):
+            return self._one(int(index))
+        rows = np.arange(len(self))[index]
+        found = _in_threads(self._one, rows.tolist())
+        return np.stack(found) if found else np.empty((0, *self.shape[1:]), np.uint8)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        del copy  # there is nothing that could be shared
+        return self[:].astype(dtype or np.uint8, copy=False)
+
+    def _one(self, index: int) -> np.ndarray:
+        return self.source[index]["image"]
+
+
 def read(card: DatasetCard, root: Path, params: Mapping[str, Any]) -> Content:
     """Decode all pictures into memory; those that cannot be read are left out with a warning.
 
+    With keep=disk the training pictures stay where they are and are read when their turn comes.
     Raises FileNotFoundError without the directory; ValueError for parameters that cannot be, fewer
-    than two classes, a class or a split without a picture, and a set of more than MOST_BYTES.
+    than two classes, a class or a split without a picture, and more than MOST_BYTES in memory.
     """
     del card, root
+    if params["keep"] not in ("memory", "disk"):
+        raise ValueError(f"folder: keep={params['keep']}: expected memory or disk")
     frame = Frame(params["size"], params["channels"], params["fit"])
     if not params["path"]:
         raise ValueError(
             "folder: expected a directory, as in folder:DIR or folder:path=DIR:size=32"
         )
     parts = divide(Path(params["path"]).expanduser(), params)
-    check_size(parts, frame)
+    on_disk = ("train",) if params["keep"] == "disk" else ()
+    check_size({name: found for name, found in parts.items() if name not in on_disk}, frame)
     skipped: list[UnreadablePicture] = []
-    loaded = {name: load(Pictures(found, frame), skipped) for name, found in parts.items()}
+    loaded = {
+        name: (leave if name in on_disk else load)(Pictures(found, frame), skipped)
+        for name, found in parts.items()
+    }
     classes = parts["train"].classes
     for name, (split, _) in loaded.items():
         check_classes(name, split.labels, classes)
@@ -221,26 +264,46 @@ def take(found: Found, indices: Sequence[int]) -> Found:
 
 def load(source: Pictures, skipped: list[UnreadablePicture]) -> tuple[Split, tuple[str, ...]]:
     """Return a split in memory and the names of its pictures; what cannot be read joins skipped."""
+    images = np.empty(OnDisk(source).shape, np.uint8)
+    kept: list[int] = []
+    for index, image in readable(source, skipped):
+        images[len(kept)] = image
+        kept.append(index)
+    found = take(source.found, kept)
+    return Split(images[: len(kept)], np.array(found.labels, np.int32)), found.names
 
-    def attempt(index: int) -> dict[str, Any] | UnreadablePicture:
+
+def leave(source: Pictures, skipped: list[UnreadablePicture]) -> tuple[Split, tuple[str, ...]]:
+    """As `load`, of pictures that stay on disk."""
+    found = take(source.found, [index for index, _ in readable(source, skipped)])
+    images: Any = OnDisk(Pictures(found, source.frame))
+    return Split(images, np.array(found.labels, np.int32)), found.names
+
+
+def readable(
+    source: Pictures, skipped: list[UnreadablePicture]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield every picture that can be read, with its index; the others join skipped."""
+
+    def attempt(index: int) -> np.ndarray | UnreadablePicture:
         try:
-            return source[index]
+            return source[index]["image"]
         except UnreadablePicture as error:
             return error
 
-    frame = source.frame
-    images = np.empty((len(source), frame.size, frame.size, frame.channels), np.uint8)
-    kept: list[int] = []
-    # Pillow lets other threads run while it decodes.
-    with concurrent.futures.ThreadPoolExecutor() as threads:
-        for index, item in enumerate(threads.map(attempt, range(len(source)))):
+    for start in range(0, len(source), CHUNK):
+        indices = range(start, min(start + CHUNK, len(source)))
+        for index, item in zip(indices, _in_threads(attempt, indices), strict=True):
             if isinstance(item, UnreadablePicture):
                 skipped.append(item)
-                continue
-            images[len(kept)] = item["image"]
-            kept.append(index)
-    found = take(source.found, kept)
-    return Split(images[: len(kept)], np.array(found.labels, np.int32)), found.names
+            else:
+                yield index, item
+
+
+def _in_threads(function: Callable[[int], Any], indices: Iterable[int]) -> list[Any]:
+    # Pillow lets other threads run while it decodes.
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        return list(threads.map(function, indices))
 
 
 def check_size(parts: Mapping[str, Found], frame: Frame) -> None:
@@ -251,7 +314,7 @@ def check_size(parts: Mapping[str, Found], frame: Frame) -> None:
         raise ValueError(
             f"folder: {count:,} pictures of {frame.size} x {frame.size} x {frame.channels} take "
             f"{size / 2**30:.1f} GiB, more than the {MOST_BYTES / 2**30:.0f} GiB that are held in "
-            "memory; choose a smaller size="
+            "memory; choose a smaller size=, or keep=disk for those of training"
         )
 
 

@@ -55,7 +55,7 @@ def fit_in_chunks(
     put: puts the data set on the devices. `between` is called after each chunk.
     """
     progress = progress or Progress()
-    images, labels = put(split.images), put(split.labels)
+    images, labels = put(np.asarray(split.images)), put(split.labels)
     while progress.epoch < epochs:
         progress.begin()
         order = permutation(len(split.labels), seed, progress.epoch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -132,6 +133,34 @@ def test_links_out_of_the_folder_are_left_out(make: Make, tmp_path: Path) -> Non
         found = find(root)
     assert "cat/link.png" not in found.names and "cat/inside.png" in found.names
     assert len(found.names) == 21
+
+
+def test_pictures_that_stay_on_disk_are_those_in_memory(make: Make) -> None:
+    root = make()
+    (root / "cat" / "torn.png").write_bytes(b"torn")
+    with pytest.warns(RuntimeWarning, match="skipped 1 of 21"):
+        held = load(f"folder:path={root}:size=8")
+    with pytest.warns(RuntimeWarning, match="skipped 1 of 21"):
+        left = load(f"folder:path={root}:size=8:keep=disk")
+    assert isinstance(left.train.images, folder.OnDisk)
+    assert left.checksum == held.checksum and (left.mean, left.std) == (held.mean, held.std)
+    assert left.sources == held.sources
+    back = pickle.loads(pickle.dumps(left.train.images))  # as Grain's processes get it
+    for index in (3, slice(2, 9, 3), np.array([5, 0, 5]), slice(0, 0)):
+        np.testing.assert_array_equal(back[index], held.train.images[index])
+    np.testing.assert_array_equal(np.asarray(back), held.train.images)
+
+
+def test_only_what_is_kept_in_memory_is_limited(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make()
+    monkeypatch.setattr(folder, "MOST_BYTES", 8 * 8 * 3 * 10)  # 14 of 20 are for training
+    with pytest.raises(ValueError, match="or keep=disk for those of training"):
+        load(f"folder:path={root}:size=8")
+    assert len(load(f"folder:path={root}:size=8:keep=disk").train.images) == 14
+    with pytest.raises(ValueError, match="keep=ram: expected memory or disk"):
+        load(f"folder:path={root}:keep=ram")
 
 
 def test_a_pipe_is_no_picture(make: Make) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from process_table import gone
 
 from cnnjax import build, data
@@ -49,6 +50,21 @@ def test_every_epoch_is_that_of_images_in_memory() -> None:
     with loader() as read:
         for epoch in range(3):
             same(read(epoch, 0), MEMORY(epoch, 0))
+
+
+def test_worker_processes_read_a_folder_from_disk(tmp_path: Path) -> None:
+    root = tmp_path / "pictures"
+    for i in range(14):
+        path = root / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((4, 4, 3), 10 * i, np.uint8)).save(path)
+    held, left = (
+        data.load(f"folder:path={root}:size=4:keep={keep}").train for keep in ("memory", "disk")
+    )
+    assert not isinstance(left.images, np.ndarray)
+    with Loader(Pairs(left), batch_size=4, seed=1, workers=2) as read:
+        same(read(0, 1), feed(held, batch_size=4, seed=1)(0, 1))
+    same(feed(left, batch_size=4, seed=1)(0, 1), feed(held, batch_size=4, seed=1)(0, 1))
 
 
 def test_it_goes_on_at_any_batch() -> None:
