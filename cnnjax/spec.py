@@ -60,7 +60,9 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
         params[key] = value if key == "path" else literal(value)
         last = key
     if not name:
-        raise ValueError(f"{text!r}: the name before ':' is empty")
+        raise ValueError(
+            f"{text!r}: the name before ':' is empty" if text else "expected a name, got ''"
+        )
     return name, params
 
 

@@ -147,7 +147,8 @@ def card(table: Mapping[str, PoolingMethod]) -> CanonicalMethod:
     return CanonicalMethod(
         name="canonical",
         function=canonical,
-        summary="any dense method, then the component of largest norm",
+        summary="any dense method with its own arguments (its p as inner_p), then the component of "
+        "largest norm",
         formula="y = (method at stride 1)_k, k as in aps",
         cites=("chaman2021",),
         equivariance="P2",
