@@ -9,7 +9,6 @@ depend on the image's size are checked here.
 
 from __future__ import annotations
 
-import operator
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +19,7 @@ import optax
 from flax.core import FrozenDict
 
 from cnnjax import optimization, spec
-from cnnjax.config import FIELDS, Config
+from cnnjax.config import Config
 from cnnjax.data import DATASETS, Dataset
 from cnnjax.data.recipe import Recipe
 from cnnjax.layers import pooling
@@ -40,7 +39,7 @@ def build_net(config: Config, num_classes: int, image_shape: Shape) -> nn.Module
     The network is called net.apply(variables, x, train=False) with x (N, *image_shape) and gives
     logits (N, num_classes).
     """
-    _check_shapes(num_classes, image_shape)
+    fit.check_shapes(num_classes, image_shape)
     card = NETS[config.net]
     choices = _choices(config, card)
     if config.last_pool is not None:
@@ -50,19 +49,6 @@ def build_net(config: Config, num_classes: int, image_shape: Shape) -> nn.Module
         net = Transformed(net=net, mode=config.transformer)
     check_fit(net, config, image_shape)
     return net
-
-
-def _check_shapes(num_classes: Any, image_shape: Any) -> None:
-    if not _counts(num_classes):
-        raise ValueError(f"num_classes: expected an int >= 1, got {num_classes!r}")
-    sizes = isinstance(image_shape, tuple | list) and len(image_shape) == 3
-    if not sizes or not all(map(_counts, image_shape)):
-        raise ValueError(f"image_shape: expected (H, W, C), ints >= 1, got {image_shape!r}")
-
-
-def _counts(value: Any) -> bool:
-    whole = hasattr(value, "__index__") and not isinstance(value, bool)
-    return whole and operator.index(value) >= 1
 
 
 def _choices(config: Config, card: Network) -> dict[str, Any]:
@@ -91,14 +77,7 @@ def downsampling(config: Config) -> Downsampling:
 
 def check_fit(net: nn.Module, config: Config, image_shape: Shape) -> None:
     """Trace the network on one image without computing; name the config where it does not fit."""
-    longest = max(image_shape[:2]) - 1
-    for name in ("train_shift", "eval_shift"):
-        value, usual = getattr(config, name), FIELDS[name].default
-        if value is not None and value != usual and value > longest:
-            raise ValueError(
-                f"{name}: expected at most {longest} pixels on {image_shape} images, of which more "
-                f"leaves nothing, got {value}"
-            )
+    fit.check_shifts(config, image_shape)
     try:
         fit.check(net, image_shape, windows=config.window is not None)
     except ValueError as error:

@@ -23,14 +23,7 @@ from cnnjax.nets import NETS
 from cnnjax.nets.blocks import NORMS, POSITIONS
 from cnnjax.nets.stn import TRANSFORMERS
 from cnnjax.ops import padding as pads
-from cnnjax.optimization import (
-    LOSSES,
-    OPTIMIZERS,
-    SCHEDULES,
-    WITH_MOMENTUM,
-    WITH_OWN_WARMUP,
-    WITH_SMOOTHING,
-)
+from cnnjax.optimization import LOSSES, OPTIMIZERS, SCHEDULES
 
 # Part of every trial id: raise it when a change makes old results mean something else.
 SCHEMA = 2
@@ -176,16 +169,6 @@ class Config:
         # A method without a window is one arm, whatever window its neighbours in a sweep have.
         if not self.takes_window:
             object.__setattr__(self, "window", None)
-
-    def not_taken(self) -> list[str]:
-        """Return the fields that were changed though optimiser, loss or schedule reads them not."""
-        taken = {
-            "momentum": self.optimizer in WITH_MOMENTUM,
-            "label_smoothing": self.loss in WITH_SMOOTHING,
-            "warmup": self.schedule not in WITH_OWN_WARMUP,
-        }
-        changed = (name for name in taken if getattr(self, name) != FIELDS[name].default)
-        return [name for name in changed if not taken[name]]
 
     @property
     def takes_window(self) -> bool:

@@ -9,6 +9,7 @@ of the losses of its classes, each weighted by its share.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -134,6 +135,20 @@ OPTIMIZERS: Mapping[str, Callable[..., optax.GradientTransformation]] = {
     ),
 }
 WITH_MOMENTUM = ("sgd", "nesterov", "muon", "rmsprop")
+
+
+def unread(settings: Any) -> dict[str, Any]:
+    """Return what a Config changes though its optimiser, loss or schedule has no use for it.
+
+    Names with their defaults.
+    """
+    read = {
+        "momentum": settings.optimizer in WITH_MOMENTUM,
+        "label_smoothing": settings.loss in WITH_SMOOTHING,
+        "warmup": settings.schedule not in WITH_OWN_WARMUP,
+    }
+    usual = {field.name: field.default for field in dataclasses.fields(settings)}
+    return {k: usual[k] for k in read if not read[k] and getattr(settings, k) != usual[k]}
 
 
 def build(

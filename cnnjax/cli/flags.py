@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -90,10 +91,10 @@ class Flags:
             print(self.help())
             return None
         rest = list(self._values([f"cnnjax {self._verb}", *words]))[1:]
-        for name in self._values:
-            # absl counts how often a flag stands; the last would silently win.
-            if self._values[name].present > 1:
-                raise ValueError(f"--{name} is given {self._values[name].present} times")
+        for name in self._fields:
+            times = self._values[name].present
+            if times > 1:
+                print(f"cnnjax: --{name} is given {times} times; the last counts", file=sys.stderr)
         return rest
 
     def given_config(self) -> dict[str, tuple[Any, ...]]:

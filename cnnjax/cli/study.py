@@ -178,7 +178,9 @@ def load(name: str) -> Study:
     study = getattr(module, "STUDY", None)
     if not isinstance(study, Study):
         raise ValueError(f"{name}: expected a module that defines STUDY, a cnnjax Study")
-    study.check_contrast()  # as it was written; a smaller grid may be asked for
+    from cnnjax.study.statistics.contrast import check_arms  # slow to import
+
+    check_arms(study)  # as it was written; a smaller grid may be asked for
     return study
 
 

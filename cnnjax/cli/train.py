@@ -29,7 +29,7 @@ from typing import Any
 
 import jax
 
-from cnnjax import build, data
+from cnnjax import build, data, optimization
 from cnnjax.cli.flags import Flags
 from cnnjax.config import Config, identity
 from cnnjax.nets.anatomy import anatomy
@@ -58,7 +58,7 @@ def main(words: list[str]) -> int:
     if rest:
         raise ValueError(f"expected flags only, got {' '.join(rest)!r}")
     config = Config(**{name: values[0] for name, values in flags.given_config().items()})
-    for name in config.not_taken():
+    for name in optimization.unread(config):
         raise ValueError(
             f"{name}: {config.optimizer}, {config.loss} and {config.schedule} make no use of it, "
             f"got {getattr(config, name)}"

@@ -6,12 +6,16 @@ fit.smallest(net, channels=1)         # 63: the side of the smallest square imag
 
 from __future__ import annotations
 
+import dataclasses
+import operator
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+SHIFTS = ("train_shift", "eval_shift")
 
 
 def check(net: nn.Module, image_shape: tuple[int, ...], *, windows: bool = False) -> None:
@@ -30,6 +34,33 @@ def check(net: nn.Module, image_shape: tuple[int, ...], *, windows: bool = False
             raise
         hint = f"the smallest square image is {least} x {least}"
         raise ValueError(f"{error}; {hint}") from error
+
+
+def check_shapes(num_classes: Any, image_shape: Any) -> None:
+    """Raise ValueError unless these are a number of classes and an image's (H, W, C)."""
+    if not _counts(num_classes):
+        raise ValueError(f"num_classes: expected an int >= 1, got {num_classes!r}")
+    sizes = isinstance(image_shape, tuple | list) and len(image_shape) == 3
+    if not sizes or not all(map(_counts, image_shape)):
+        raise ValueError(f"image_shape: expected (H, W, C), ints >= 1, got {image_shape!r}")
+
+
+def check_shifts(settings: Any, image_shape: tuple[int, ...]) -> None:
+    """Raise ValueError where a shift that a Config changed leaves nothing of an image."""
+    longest = max(image_shape[:2]) - 1
+    for field in dataclasses.fields(settings):
+        pixels = getattr(settings, field.name)
+        changed = field.name in SHIFTS and pixels not in (None, field.default)
+        if changed and pixels > longest:
+            raise ValueError(
+                f"{field.name}: expected at most {longest} pixels on {tuple(image_shape)} images, "
+                f"of which more leaves nothing, got {pixels}"
+            )
+
+
+def _counts(value: Any) -> bool:
+    whole = hasattr(value, "__index__") and not isinstance(value, bool)
+    return whole and operator.index(value) >= 1
 
 
 def smallest(net: nn.Module, channels: int, *, windows: bool = False) -> int | None:

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax import build, spec
+from cnnjax import build, optimization, spec
 from cnnjax.config import FIELDS, Config, from_dict, identity, to_dict, trial_id
 from cnnjax.data import Dataset
 from cnnjax.layers import pooling
@@ -173,19 +173,6 @@ class Study:
             text = ", ".join(f"{name} {count}" for name, count in counts.items())
             raise ValueError(f"zipped: expected equally many values, got {text}")
 
-    def check_contrast(self) -> None:
-        """Raise ValueError where the grid has not both arms of its contrast."""
-        if self.contrast is None:
-            return
-        for part in ("arm", "against", "where"):
-            for name, value in getattr(self.contrast, part).items():
-                there = self.axes.get(name, (getattr(self.base, name),))
-                if value not in there:
-                    known = ", ".join(map(repr, there))
-                    raise ValueError(
-                        f"contrast: {part} {name}={value!r} is not in the grid; {known}"
-                    )
-
     @property
     def factors(self) -> list[tuple[str, ...]]:
         """The axes that vary apart from each other, seeds aside; those that are zipped are one."""
@@ -304,7 +291,7 @@ class Trial:
         config = self.config
         if config.last_pool == config.pool:
             config = dataclasses.replace(config, last_pool=None)
-        unread: dict[str, Any] = {name: FIELDS[name].default for name in config.not_taken()}
+        unread = optimization.unread(config)
         if unread:
             config = dataclasses.replace(config, **unread)
         pool = build.downsampling(config)

@@ -51,8 +51,8 @@ def run(config: Config, out_dir: str | os.PathLike[str] | None = None) -> dict[s
     finished = files.result()
     if finished is None:
         return run_in(files, config, ready=prepare(config))
-    if finished.get("id") != trial_id(config):
-        name = finished.get("id", "of no name")
+    name = finished.get("id", "unnamed")
+    if name != trial_id(config):
         raise FileExistsError(f"{out_dir} holds another trial, {name}; choose a new one")
     return finished
 

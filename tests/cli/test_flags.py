@@ -30,9 +30,10 @@ def test_commas_are_values_and_x_makes_tuples() -> None:
     }
 
 
-def test_a_flag_given_twice_is_refused() -> None:
-    with pytest.raises(ValueError, match="--pool is given 2 times"):
-        flags("--pool=max", "--seed=1", "--pool=mean")
+def test_of_a_flag_given_twice_the_last_counts_and_that_is_said(capsys: Capture) -> None:
+    found = flags("--pool=max", "--seed=1", "--pool=mean")
+    assert found.given_config() == {"pool": ("mean",), "seed": (1,)}
+    assert capsys.readouterr().err == "cnnjax: --pool is given 2 times; the last counts\n"
 
 
 def test_a_comma_of_a_name_itself() -> None:

@@ -15,6 +15,7 @@ from cnnjax.cli.study import load
 from cnnjax.config import Config, trial_id
 from cnnjax.study import grid
 from cnnjax.study.grid import Condition, Contrast, Range, Study, Trial, sampled
+from cnnjax.study.statistics.contrast import check_arms
 
 BASE = Config(window=3, padding="CIRCULAR", head="gap")
 
@@ -96,11 +97,11 @@ def test_a_contrast_has_its_arms_in_the_grid() -> None:
         contrast = Contrast("accuracy", **arms)
         return dataclasses.replace(study(pool=("max", "mean")), contrast=contrast)
 
-    about(arm={"pool": "mean"}, against={"pool": "max"}, where={"window": 3}).check_contrast()
+    check_arms(about(arm={"pool": "mean"}, against={"pool": "max"}, where={"window": 3}))
     for wrong in ({"arm": {"pool": "aps"}}, {"where": {"window": 2}}):
         arms = {"arm": {"pool": "mean"}, "against": {"pool": "max"}} | wrong
-        with pytest.raises(ValueError, match=r"contrast: .* is not in the grid; "):
-            about(**arms).check_contrast()
+        with pytest.raises(ValueError, match=r"contrast: .* is not in the grid: "):
+            check_arms(about(**arms))
 
 
 def test_a_last_pool_that_is_the_pool_is_none() -> None:

@@ -15,11 +15,26 @@ import numpy as np
 import pandas as pd
 
 from cnnjax.config import FIELDS
-from cnnjax.study.grid import Contrast
+from cnnjax.study.grid import Contrast, Study
 from cnnjax.study.results import independent, label
+from cnnjax.study.results import words as words_of
 from cnnjax.study.statistics.paired import LEAST_TO_TEST, LEVEL, Paired, examine
 
 MET, NOT_MET, UNDECIDED = "met", "not met", "not distinguishable"
+
+
+def check_arms(study: Study) -> None:
+    """Raise ValueError where a study's grid has not both arms of its contrast."""
+    if study.contrast is None:
+        return
+    for part in ("arm", "against", "where"):
+        for name, value in getattr(study.contrast, part).items():
+            there = study.axes.get(name, (getattr(study.base, name),))
+            if label(value) not in map(label, there):
+                known = ", ".join(map(words_of, there))
+                raise ValueError(
+                    f"contrast: {part} {name}={label(value)} is not in the grid: {known}"
+                )
 
 
 @dataclass(frozen=True)
