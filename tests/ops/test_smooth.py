@@ -68,6 +68,14 @@ def test_factors_as_a_gpu_takes_them_give_the_slopes_of_a_cpu(window, stride, sc
     assert np.isfinite(slopes).all()
 
 
+def test_factors_of_tiny_windows_stay_finite():
+    x, static = jnp.full((1, 4, 4, 1), 2e-38), {"window": (2, 2), "stride": (1, 1)}
+    rule = PowerMean(2.0, 4)
+    g = jnp.full((1, 3, 3, 1), 1e3)
+    y = windowed(x, rule, **static)
+    assert y.min() > 0 and np.isfinite(_factor_by_factor(g, x, y, rule=rule, **static)).all()
+
+
 def test_training_keeps_no_map_a_tap():
     x = jnp.zeros((4, 32, 32, 16))
 
