@@ -60,9 +60,7 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
         params[key] = value if key == "path" else literal(value)
         last = key
     if not name:
-        raise ValueError(
-            f"{text!r}: the name before ':' is empty" if text else "expected a name, got ''"
-        )
+        raise ValueError(f"{text!r}: the name before ':' is empty" if text else "the name is empty")
     return name, params
 
 

@@ -58,13 +58,14 @@ class Flags:
         self._verb, self._text = verb, text
         self._values = absl_flags.FlagValues()
         self._fields: tuple[str, ...] = ()
+        self._sweep = False
 
     def __getattr__(self, name: str) -> Any:
         return self._values[name].value
 
     def config(self, *, sweep: bool, only: Sequence[str] = tuple(configs.FIELDS)) -> None:
         """Define a flag for every field of Config, or for those of `only`."""
-        self._fields = tuple(only)
+        self._fields, self._sweep = tuple(only), sweep
         for name in only:
             field = configs.FIELDS[name]
             kind = field.metadata["kind"]
@@ -91,7 +92,7 @@ class Flags:
             print(self.help())
             return None
         rest = list(self._values([f"cnnjax {self._verb}", *words]))[1:]
-        for name in self._fields:
+        for name in self._fields if self._sweep else ():
             times = self._values[name].present
             if times > 1:
                 print(f"cnnjax: --{name} is given {times} times; the last counts", file=sys.stderr)
