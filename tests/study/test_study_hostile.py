@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from study_commands import GRID, SLOWER, Command, children, copy, finish, numbers, wait_for
+from study_commands import GRID, SLOWER, Command, changed, children, copy, finish, numbers, wait_for
 
 from cnnjax.cli import main
 
@@ -57,7 +57,7 @@ def test_killed_at_random_instants_it_still_ends_in_the_same_table(
 @pytest.mark.slow
 def test_ctrl_c_twice_is_still_one_line(command: Command, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    process = command(*SLOWER, "--epochs=9999", f"--out={out}", "--workers=2")
+    process = command(*changed(SLOWER, "--epochs=9999"), f"--out={out}", "--workers=2")
     wait_for("trials/*/metrics.jsonl", out)
     workers = children(process.pid)
     for _ in range(20):
