@@ -85,11 +85,11 @@ def test_what_does_not_fit_is_named(choices: dict[str, object], words: str) -> N
 
 
 @pytest.mark.parametrize("wrong", [0, -3, 2.5, True, None])
-def test_numbers_of_classes_that_are_none(wrong: object) -> None:
+def test_numbers_of_classes_that_are_none(wrong: Any) -> None:
     with pytest.raises(ValueError, match="num_classes: expected an int >= 1"):
-        build.build_net(small(), wrong, SHAPE)  # type: ignore[arg-type]
+        build.build_net(small(), wrong, SHAPE)
     with pytest.raises(ValueError, match="image_shape: expected"):
-        build.build_net(small(), 10, (12, wrong, 1))  # type: ignore[arg-type]
+        build.build_net(small(), 10, (12, wrong, 1))
 
 
 def test_input_scaling() -> None:

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cnnjax.config import Config
 from cnnjax.data import folder, load
 from cnnjax.data.folder import Pictures, divide, find, split
 from cnnjax.data.picture import Frame
+from cnnjax.study.judge import places
 
 Make = Callable[..., Path]
 PARAMS = {"seed": 0, "validation_share": 0.1, "test_share": 0.2}
@@ -162,6 +164,12 @@ def test_only_what_is_kept_in_memory_is_limited(
     assert len(load(f"folder:path={root}:size=8:keep=disk").train.images) == 14
     with pytest.raises(ValueError, match="keep=ram: expected memory or disk"):
         load(f"folder:path={root}:keep=ram")
+
+
+def test_tiny_pictures_have_places_to_move_to(make: Make) -> None:
+    dataset = load(f"folder:path={make()}:size=7")
+    offsets = places(Config(dataset=dataset.spec), dataset)
+    assert len(offsets) == 9 and abs(offsets).max() == 1
 
 
 def test_a_pipe_is_no_picture(make: Make) -> None:

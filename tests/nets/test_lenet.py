@@ -46,6 +46,17 @@ def test_table_conv_is_a_convolution_with_holes() -> None:
     np.testing.assert_allclose(layer.apply(variables, x), expected, atol=1e-5)
 
 
+def test_the_fields_of_conv_count_in_a_connection_table_too() -> None:
+    x = jnp.ones((1, 14, 14, 6))
+    layer = TableConv(
+        features=16, kernel_size=3, padding=1, kernel_dilation=2, use_bias=False, dtype=jnp.bfloat16
+    )
+    y, held = layer.init_with_output(jax.random.key(0), x)
+    assert (y.shape, y.dtype, list(held["params"])) == ((1, 12, 12, 16), jnp.bfloat16, ["kernel"])
+    with pytest.raises(ValueError, match="feature_group_count: expected 1"):
+        layer.clone(feature_group_count=2).init(jax.random.key(0), x)
+
+
 def test_table_conv_sees_each_copy_of_a_map_that_a_pool_multiplied() -> None:
     x = jnp.ones((1, 5, 5, 24))
     layer = TableConv(features=16, kernel_size=(5, 5), padding="VALID")

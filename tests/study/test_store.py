@@ -124,6 +124,26 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize(
+    "edited",
+    [
+        {"metrics": {"accuracy": "x"}},
+        {"metrics": None},
+        {"places": {"offsets": [[0, 0]]}},
+        {"places": {"offsets": [[0, 0], [0, 1]], "accuracy": [0.5]}},
+        {"places": [1]},
+    ],
+    ids=str,
+)
+def test_an_edited_result_counts_as_unfinished(tmp_path: Path, edited: dict[str, Any]) -> None:
+    places = {"offsets": [[0, 0]], "accuracy": [0.5]}
+    whole = {"status": "done", "metrics": {"accuracy": 0.5, "none": None}, "places": places}
+    store = Store(tmp_path)
+    store.trial("a").finish(whole)
+    store.trial("b").finish(whole | edited)
+    assert store.results(["a", "b"]) == {"a": whole}
+
+
 def test_results_skip_what_is_unfinished(tmp_path: Path) -> None:
     store = Store(tmp_path)
     done = {"status": "done", "metrics": {"accuracy": 0.5}}

@@ -189,7 +189,9 @@ def test_what_is_in_use_or_not_ours_is_left_alone(tmp_path: Path, capsys: Any) -
     assert (tmp_path / "config.json").read_text() == "mine: not JSON"
 
 
-@pytest.mark.parametrize("wrong", ["--stride=7", "--dataset=mnist"])
+@pytest.mark.parametrize(
+    "wrong", ["--stride=7", "--dataset=mnist", "--momentum=0.5", "--eval_shift=99"]
+)
 def test_a_mistake_is_told_before_the_directory_is_anybodys(
     tmp_path: Path, capsys: Any, wrong: str
 ) -> None:
