@@ -9,11 +9,12 @@ resampled: its pixels arrive as they are.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,12 +60,8 @@ class Frame:
 
 def read(path: str | os.PathLike[str], frame: Frame) -> np.ndarray:
     """Return the picture as (size, size, channels) uint8; UnreadablePicture naming the file."""
-    try:
+    with _naming(path):
         return decode(Path(path).read_bytes(), frame)
-    except UnreadablePicture as error:
-        raise UnreadablePicture(f"{path}: {error}") from error
-    except OSError as error:
-        raise UnreadablePicture(f"{path}: {error.strerror or error}") from error
 
 
 def size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -81,9 +78,16 @@ def read_whole(path: str | os.PathLike[str]) -> np.ndarray:
 
     Raises UnreadablePicture naming the file.
     """
-    try:
+    with _naming(path):
         content = Path(path).read_bytes()
         return np.asarray(_upright(content, MODES[3], formats=(*FORMATS, "TIFF")), np.uint8)
+
+
+@contextlib.contextmanager
+def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Put the file's name before the reason that it is not read."""
+    try:
+        yield
     except UnreadablePicture as error:
         raise UnreadablePicture(f"{path}: {error}") from error
     except OSError as error:

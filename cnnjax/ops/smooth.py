@@ -8,7 +8,7 @@ window. The backward pass then gathers: a pixel adds up slope times cotangent ov
 cover it, and no array is larger than the map. Derivatives of every order and mode work.
 
 A GPU spends its time on reading one value of each map a window. A slope that is a product, of
-what the pixel gives and what the window gives, lets it read one map only (an H200: 213 to 100 us
+what the pixel gives and what the window gives, lets it read one map only (an H200: 213 to 121 us
 for L2 with window 3 at stride 1).
 """
 

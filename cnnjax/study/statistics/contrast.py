@@ -17,7 +17,6 @@ import pandas as pd
 from cnnjax.config import FIELDS
 from cnnjax.study.grid import Contrast, Study
 from cnnjax.study.results import independent, label
-from cnnjax.study.results import words as words_of
 from cnnjax.study.statistics.paired import LEAST_TO_TEST, LEVEL, Paired, examine
 
 MET, NOT_MET, UNDECIDED = "met", "not met", "not distinguishable"
@@ -31,7 +30,7 @@ def check_arms(study: Study) -> None:
         for name, value in getattr(study.contrast, part).items():
             there = study.axes.get(name, (getattr(study.base, name),))
             if label(value) not in map(label, there):
-                known = ", ".join(map(words_of, there))
+                known = ", ".join(str(label(value)) for value in there)
                 raise ValueError(
                     f"contrast: {part} {name}={label(value)} is not in the grid: {known}"
                 )
