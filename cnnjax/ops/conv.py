@@ -34,7 +34,8 @@ from cnnjax.ops.padding import Padding, Pair
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 UNROLLED = 32  # groups, or mapped kernels, that run one after another; compile time bounds it
-SMALL = 16  # features up to which Eigen is not the faster
+SMALL = 16  # features of which Eigen computes as many at once
+SHORT = 256  # terms of a sum up to which Eigen is not the faster for so few features
 FEW = 32  # taps, each channel's own, up to which their sum is faster than any convolution
 COLUMNS = 10 << 20  # bytes up to which g times every tap at once is faster than a convolution
 PADDED_BY_COPY = ("CIRCULAR", "REFLECT", "EDGE")
@@ -312,11 +313,13 @@ def _canonical(
 ) -> jax.Array:
     """Convolve in canonical layout by way of Eigen; `spread` puts spread - 1 zeros between pixels.
 
-    XLA (jaxlib 0.10) hands wide convolutions to YNNPACK, which is up to 3 times slower and takes
-    none with spread maps. Spreading the rows of map, kernel, border and stride alike by 2 changes
-    neither a product nor a sum, since no tap falls on the zeros, and costs Eigen next to nothing.
+    XLA (jaxlib 0.10) hands convolutions to YNNPACK, which is up to 3 times slower but for few
+    features and short sums, and takes none with spread maps. Spreading the rows of map, kernel,
+    border and stride alike by 2 changes neither a product nor a sum, since no tap falls on the
+    zeros, and costs Eigen next to nothing.
     """
-    if spread == (1, 1) and kernel.shape[-1] > SMALL:
+    few = kernel.shape[-1] <= SMALL and math.prod(kernel.shape[:3]) <= SHORT
+    if spread == (1, 1) and not few:
         stride, spread, dilation = ((2 * a, b) for a, b in (stride, spread, dilation))
         sides = [(2 * sides[0][0], 2 * sides[0][1]), sides[1]]
     return lax.conv_general_dilated(

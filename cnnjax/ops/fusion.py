@@ -17,7 +17,8 @@ from jax import lax
 from cnnjax.ops.multilinear import Function, multilinear
 
 
-def _apart(x: jax.Array) -> jax.Array:
+def apart(x: jax.Array) -> jax.Array:
+    """Return x, computed once; of maps without a gradient, as indices (else: `unfused`)."""
     return lax.platform_dependent(x, cpu=_behind_branch, default=lambda x: x)
 
 
@@ -27,4 +28,4 @@ def _behind_branch(x: jax.Array) -> jax.Array:
     return lax.cond(never, jnp.negative, lambda x: x, x)
 
 
-unfused: Function = multilinear("unfused", _apart, {0: lambda g, x: unfused(g)}, plain=lambda x: x)
+unfused: Function = multilinear("unfused", apart, {0: lambda g, x: unfused(g)}, plain=lambda x: x)
