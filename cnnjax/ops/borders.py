@@ -48,9 +48,11 @@ def _going_round(x: jax.Array, *, sides: Sides, mode: str) -> jax.Array:
 
 
 def _grown(x: jax.Array, *, sides: Sides, mode: str) -> jax.Array:
-    (row, column), (height, width) = _axes(x), x.shape[-3:-1]
+    (row, column), (*lead, height, width, channels) = _axes(x), x.shape
     top, left = sides[0][0], sides[1][0]
-    y = jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [*sides, (0, 0)])
+    # Put into zeros, x is copied row by row; XLA for CPU pads number by number.
+    y = jnp.zeros((*lead, height + sum(sides[0]), width + sum(sides[1]), channels), x.dtype)
+    y = lax.dynamic_update_slice(y, x, (*[0] * row, top, left, 0))
     # All of it is taken from x: XLA copies y whenever some of it is read to be written elsewhere.
     lines = zip(_copies(x, sides[0], mode, row), (0, top + height), strict=True)
     for line, place in lines:

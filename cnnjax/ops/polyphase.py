@@ -113,7 +113,7 @@ def choose(x: jax.Array, *, stride: Pair, p: Norm = 2) -> Choice:
 def choose_by(scores: jax.Array, x: jax.Array, *, stride: Pair) -> Choice:
     """Return the phase of the largest sum of scores (..., sh*sw, h, w, D); ties as in `choose`."""
     scores, x = (lax.stop_gradient(windows.wide(a)) for a in (scores, x))
-    return _decide(_exact_sum(scores, (-3, -2, -1), (-4, -3, -2, -1)), x, stride)
+    return _decide(_exact_sum(scores, (-3, -2, -1), (-3, -4, -2, -1)), x, stride)
 
 
 def sample(x: jax.Array, phase: jax.Array, *, stride: Pair) -> jax.Array:
@@ -160,12 +160,10 @@ def norms(x: jax.Array, *, stride: Pair, p: Norm = 2) -> list[jax.Array]:
     share, cut below 2^-30 H/sh of it (2^-62 H/sh for f64) and added as integers. l_inf has one
     floating digit, the maximum.
     """
-    sizes = jnp.abs(_grid(windows.wide(x), stride))
+    grid = _grid(windows.wide(x), stride)
     if p == float("inf"):
-        # Rows first, as in _exact_sum; the barrier keeps XLA from joining the two again.
-        rows = lax.optimization_barrier(jnp.max(sizes, axis=-5, keepdims=True, initial=0.0))
-        return [_phases(jnp.max(rows, axis=(-5, -3, -1), initial=0.0))]
-    digits = _exact_sum(sizes, (-5, -3, -1), (-5, -4, -3, -2, -1), squared=p == 2)
+        return [_phases(_maximum(grid, (-5, -3, -1)))]
+    digits = _exact_sum(jnp.abs(grid), (-5, -3, -1), (-5, -4, -3, -2, -1), squared=p == 2)
     return [_phases(digit) for digit in digits]
 
 
@@ -238,7 +236,7 @@ def _exact_sum(
 
     The scale is a power of two above the largest size over the axes `whole`.
     """
-    largest = jnp.max(jnp.abs(values), axis=whole, keepdims=True, initial=0.0)
+    largest = _maximum(values, whole, keepdims=True)
     values = values * jnp.ldexp(jnp.ones_like(largest), -jnp.frexp(largest)[1])
     values = values * values if squared else values
     integer, room = (jnp.int64, 62) if values.dtype == jnp.float64 else (jnp.int32, 30)
@@ -256,6 +254,21 @@ def _exact_sum(
         digits[k - 1] += digits[k] >> base
         digits[k] &= (1 << base) - 1
     return digits
+
+
+def _maximum(values: jax.Array, axes: tuple[int, ...], *, keepdims: bool = False) -> jax.Array:
+    """Return the largest size |value| over `axes`.
+
+    Sizes are in the order of their bits, NaN above all. As integers, and over the first axis alone,
+    where vectors meet, they are compared as they are read; floating maxima XLA for CPU hands to a
+    library, and stores all sizes for it (maps (128, 32, 32, 64): 9.6 against 2 ms).
+    """
+    integer = jnp.int64 if values.dtype == jnp.float64 else jnp.int32
+    bits = lax.bitcast_convert_type(jnp.abs(values), integer)
+    rows = jnp.max(bits, axis=axes[0], keepdims=True, initial=0)
+    # The barrier keeps the two maxima from becoming one again.
+    largest = jnp.max(lax.optimization_barrier(rows), axis=axes, keepdims=keepdims, initial=0)
+    return lax.bitcast_convert_type(largest, values.dtype)
 
 
 def _channel_sum(values: jax.Array) -> jax.Array:
