@@ -35,7 +35,7 @@ from cnnjax.ops.padding import Padding, Pair
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 UNROLLED = 32  # groups, or mapped kernels, that run one after another; compile time bounds it
 SMALL = 16  # features of which Eigen computes as many at once
-SHORT = 256  # terms of a sum up to which Eigen is not the faster for so few features
+SHORT = 4096  # terms of a sum up to which Eigen, for so few features, is not the faster
 FEW = 32  # taps, each channel's own, up to which their sum is faster than any convolution
 COLUMNS = 10 << 20  # bytes up to which g times every tap at once is faster than a convolution
 PADDED_BY_COPY = ("CIRCULAR", "REFLECT", "EDGE")
