@@ -2,11 +2,12 @@
 
     dx = covered(term, [g], window=(3, 3), stride=(2, 2), size=(33, 33))
 
-A backward pass that scatters is slow on CPU. Here every input pixel gathers instead: the pixels of
-one phase (row mod sh, column mod sw) are covered by the same taps, so each phase is one vectorised
-sum, over outputs in row-major order (the order in which XLA's select-and-scatter adds), and the
-phases are interleaved at the end. Windows of many taps, and those that lie side by side, take all
-phases at once.
+A backward pass that scatters is slow on CPU. Here every input pixel gathers instead, over outputs
+in row-major order (the order in which XLA's select-and-scatter adds). Either all pixels take a term
+from every output that may reach them, and what does not reach them counts as absent; or the pixels
+of one phase (row mod sh, column mod sw), which the same taps cover, are one vectorised sum, and the
+phases are interleaved at the end. Interleaving costs more than terms that are cheap, and the more
+the more phases there are.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from jax import lax
 from cnnjax.ops import padding as pads
 from cnnjax.ops.padding import Pair
 
-UNROLLED = 36  # taps up to which every phase gets an expression of its own
-UNCOPIED = 9  # terms up to which, at stride 1, XLA pads faster as it reads than by a padded copy
+UNROLLED = 36  # taps up to which every phase may get an expression of its own
+PHASES = 4  # up to which terms that are not cheap are summed a phase at a time
+UNCOPIED, UNCOPIED_AT_1 = 4, 9  # terms up to which XLA pads faster as it reads than by a copy
 
 Term = Callable[..., jax.Array]
 Mover = Callable[[int, int], jax.Array]
@@ -42,13 +44,14 @@ def covered(
     own: Sequence[jax.Array] = (),
     outside: Sequence[float] | None = None,
     join: Join = operator.add,
+    absent: float = 0,
 ) -> jax.Array:
     """Sum term(row tap, column tap, *maps at the output, *own) over the outputs covering a pixel.
 
-    `join` may put another operation in place of the sum. `maps` are (..., H', W', C); outside of
-    them they count as `outside`, one number each (default: 0, for integers -1). `own` are
-    (..., H, W, C), read at the pixel itself. The taps are ints or, for windows of many taps,
-    integer arrays that broadcast against the maps, -1 for taps outside the window.
+    `join` may put another operation in place of the sum, `absent` being what changes nothing there.
+    `maps` are (..., H', W', C); outside of them they count as `outside`, one number each (default:
+    0, for integers -1). `own` are (..., H, W, C), read at the pixel itself; terms that read them
+    count as dear. The taps are ints or integer arrays that broadcast against the maps.
     """
     if outside is None:
         outside = [-1 if jnp.issubdtype(m.dtype, jnp.integer) else 0 for m in maps]
@@ -57,13 +60,19 @@ def covered(
     stride = _each(lambda k, s, n: max(k, s) if n == 1 else s, window, stride, outputs)
     reach = _each(lambda k, s: -(-k // s), window, stride)
     blocks = _each(lambda n, s: -(-n // s), size, stride)
-    in_place = stride == (1, 1) and reach[0] * reach[1] <= UNCOPIED and not own
+    few = UNCOPIED_AT_1 if stride == (1, 1) else UNCOPIED
+    in_place = reach[0] * reach[1] <= few and not own
     movers = [_mover(m, o, reach, blocks, in_place) for m, o in zip(maps, outside, strict=True)]
-    views = _views(movers, reach)
-    at_once = window == stride or window[0] * window[1] > UNROLLED
-    spread = _all_phases if at_once else _by_phase
-    dx = spread(term, views, [_blocked(a, blocks, stride) for a in own], window, stride, join)
+    views, own = _views(movers, reach), [_blocked(a, blocks, stride) for a in own]
+    form = _all_phases if _at_once(window, stride, cheap=not own) else _by_phase
+    dx = form(term, views, own, window, stride, join, absent)
     return dx[..., : size[0], : size[1], :]
+
+
+def _at_once(window: Pair, stride: Pair, *, cheap: bool) -> bool:
+    phases = stride[0] * stride[1]
+    many = window[0] * window[1] > UNROLLED
+    return window == stride or many or phases > PHASES or (cheap and phases > 1)
 
 
 def terms(window: Pair, stride: Pair) -> int:
@@ -102,7 +111,13 @@ def _blocked(x: jax.Array, blocks: Pair, stride: Pair) -> jax.Array:
 
 
 def _by_phase(
-    term: Term, views: Any, own: Sequence[jax.Array], window: Pair, stride: Pair, join: Join
+    term: Term,
+    views: Any,
+    own: Sequence[jax.Array],
+    window: Pair,
+    stride: Pair,
+    join: Join,
+    absent: float,
 ) -> jax.Array:
     (kh, kw), (sh, sw) = window, stride
 
@@ -110,26 +125,44 @@ def _by_phase(
         taps = [((row + sh * a, column + sw * b), maps) for (a, b), maps in views]
         here = [a[..., :, row, :, column, :] for a in own]
         parts = [term(i, j, *maps, *here) for (i, j), maps in taps if i < kh and j < kw]
-        return functools.reduce(join, parts) if parts else jnp.zeros_like(views[0][1][0])
+        return functools.reduce(join, parts or [jnp.full_like(views[0][1][0], absent)])
 
     rows = [jnp.stack([phase(i, j) for j in range(sw)], axis=-2) for i in range(sh)]
     return _interleaved(jnp.stack(rows, axis=-4))
 
 
 def _all_phases(
-    term: Term, views: Any, own: Sequence[jax.Array], window: Pair, stride: Pair, join: Join
+    term: Term,
+    views: Any,
+    own: Sequence[jax.Array],
+    window: Pair,
+    stride: Pair,
+    join: Join,
+    absent: float,
 ) -> jax.Array:
-    def tap(step: int, offset: int, size: int, axis: int) -> np.ndarray:
-        index = np.arange(step) + step * offset
-        return np.where(index < size, index, -1).reshape(np.where(np.arange(5) == axis, step, 1))
+    def taps(step: int, offset: int, lead: int, axis: int) -> np.ndarray:
+        return _along(np.arange(step) + step * offset, lead, axis)
 
     parts = []
     for (a, b), maps in views:
-        rows, columns = tap(stride[0], a, window[0], 1), tap(stride[1], b, window[1], 3)
-        lead = maps[0].ndim - 3
-        rows, columns = (item.reshape((1,) * lead + item.shape) for item in (rows, columns))
-        parts.append(term(rows, columns, *(m[..., :, None, :, None, :] for m in maps), *own))
-    return _interleaved(functools.reduce(join, parts))
+        dimensions = maps[0].ndim - 3
+        row, column = taps(stride[0], a, dimensions, 1), taps(stride[1], b, dimensions, 3)
+        within = (row < window[0]) & (column < window[1])
+        row, column = np.minimum(row, window[0] - 1), np.minimum(column, window[1] - 1)
+        part = term(row, column, *(m[..., :, None, :, None, :] for m in maps), *own)
+        if not within.all():
+            part = jnp.where(within, part, jnp.asarray(absent, part.dtype))
+        parts.append(part)
+    dx = functools.reduce(join, parts)
+    *lead, rows, _, columns, _, channels = dx.shape
+    return _interleaved(
+        jnp.broadcast_to(dx, (*lead, rows, stride[0], columns, stride[1], channels))
+    )
+
+
+def _along(values: np.ndarray, lead: int, axis: int) -> np.ndarray:
+    """Lay values along one axis of blocks (..., rows, sh, columns, sw, C)."""
+    return values.reshape((1,) * (lead + axis) + (-1,) + (1,) * (4 - axis))
 
 
 def _interleaved(x: jax.Array) -> jax.Array:

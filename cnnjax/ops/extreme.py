@@ -180,8 +180,7 @@ def _gathered(
     g: jax.Array, index: jax.Array, *, window: Pair, stride: Pair, size: Pair
 ) -> jax.Array:
     def term(row: Any, column: Any, g: jax.Array, index: jax.Array) -> jax.Array:
-        outside = np.minimum(row, column) < 0
-        number = np.where(outside, -2, row * window[1] + column).astype(index.dtype)
+        number = np.asarray(row * window[1] + column, index.dtype)
         return jnp.where(index == number, g, jnp.zeros((), g.dtype))
 
     return covered(term, (g, index), window=window, stride=stride, size=size)
@@ -203,7 +202,13 @@ def _gathered_by_axis(
     between = (size[0], pads.spatial_size(g)[1])
     rows = _gathered(g, row, window=tall, stride=down, size=between)
     columns = covered(
-        winner, (row, column), window=tall, stride=down, size=between, join=jnp.maximum
+        winner,
+        (row, column),
+        window=tall,
+        stride=down,
+        size=between,
+        join=jnp.maximum,
+        absent=-1,
     )
     return _gathered(rows, columns, window=(1, window[1]), stride=(1, stride[1]), size=size)
 

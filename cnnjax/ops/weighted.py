@@ -50,11 +50,8 @@ def _transpose(
     g: jax.Array, *, rows: Weights, columns: Weights, stride: Pair, size: Pair
 ) -> jax.Array:
     def term(row: Any, column: Any, g: jax.Array) -> jax.Array:
-        if isinstance(row, int):
-            return _times(g, rows[row] * columns[column])
-        # Place -1, outside the window, reads the zero at the end.
-        table = np.array([*rows, 0.0])[row] * np.array([*columns, 0.0])[column]
-        return g * jnp.asarray(table, g.dtype)
+        weights = np.asarray(rows)[row] * np.asarray(columns)[column]
+        return g if np.all(weights == 1.0) else g * jnp.asarray(weights, g.dtype)
 
     window = len(rows), len(columns)
     return covered(term, (g,), window=window, stride=stride, size=size)

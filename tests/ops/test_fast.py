@@ -12,7 +12,7 @@ import pytest
 from jax import lax
 from jax.test_util import check_grads
 
-from cnnjax.ops import antialias, local
+from cnnjax.ops import antialias, local, means
 from cnnjax.ops import padding as pads
 from cnnjax.ops.coverage import UNROLLED
 from cnnjax.ops.extreme import FEW_CHANNELS, _gathered, _gathered_by_axis, winners
@@ -146,6 +146,20 @@ def test_sums_have_the_values_and_gradients_of_xla(name, window, stride):
     tolerance = 1e-6 if name == "mean" else 0
     np.testing.assert_allclose(got[0], want[0], rtol=tolerance, atol=tolerance)
     np.testing.assert_allclose(got[1], want[1], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(("window", "stride"), [((3, 3), (2, 2)), ((4, 5), (3, 3))], ids=str)
+@pytest.mark.parametrize("pool", [local.maximum, local.mean, means.lp, means.softpool])
+def test_an_infinite_gradient_stays_within_its_window(pool, window, stride):
+    """Nothing is multiplied by 0 where a window does not reach: that would be not a number."""
+    x = inputs("floats")
+    y, pull = jax.vjp(functools.partial(pool, window=window, stride=stride), x)
+    finite, infinite = (pull(jnp.ones_like(y).at[0, 1, 2].set(g))[0] for g in (1, jnp.inf))
+    (kh, kw), (sh, sw) = window, stride
+    apart = np.ones(x.shape, bool)
+    apart[0, sh : sh + kh, 2 * sw : 2 * sw + kw] = False
+    np.testing.assert_array_equal(infinite[apart], finite[apart])
+    assert not np.isfinite(infinite[~apart]).all()
 
 
 @pytest.mark.slow
