@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cnnjax import results as results
     from cnnjax.build import build_net as build_net
+    from cnnjax.compiling import steady_jit as steady_jit
     from cnnjax.config import Config as Config
     from cnnjax.data import DATASETS as DATASETS
     from cnnjax.invariance.certificate import Certificate as Certificate
@@ -50,6 +51,7 @@ _HOMES = {
     "pool": "cnnjax.layers.pooling",
     "run": "cnnjax.study.trial",
     "shift_logits": "cnnjax.invariance.logits",
+    "steady_jit": "cnnjax.compiling",
     "unpool": "cnnjax.layers.pooling",
 }
 

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
     "cnnjax.spec": 0,
     "cnnjax.ops": 0,
+    "cnnjax.compiling": 0,
     "cnnjax.optimization": 0,
     "cnnjax.layers": 1,
     "cnnjax.nets": 1,

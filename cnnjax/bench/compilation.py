@@ -20,6 +20,7 @@ from cnnjax import build
 from cnnjax.bench.measure import Candidate, Cell
 from cnnjax.bench.step import BATCH, CLASSES, MOMENTUM, RATE, STOCK, stock_step, to_unit
 from cnnjax.config import Config
+from cnnjax.train.parallel import make_plan
 from cnnjax.train.step import create_state, train_step
 
 GROUP = ("network",)
@@ -65,7 +66,7 @@ def ours(config: Config, shape: Shape) -> jax.stages.Lowered:
     image, label = batch(shape)
     weight = jax.ShapeDtypeStruct((BATCH,), np.float32)
     rows = {"image": image, "label": label, "weight": weight}
-    return jax.jit(step, donate_argnums=0).lower(state, rows)
+    return make_plan().compile(step).lower(state, rows)
 
 
 def stock(shape: Shape) -> Lower:

@@ -21,6 +21,7 @@ from cnnjax.bench import step as steps
 from cnnjax.bench.measure import Candidate, Cell
 from cnnjax.config import Config
 from cnnjax.train.epoch import many_steps
+from cnnjax.train.parallel import make_plan
 from cnnjax.train.step import create_state, train_step
 
 STEPS = 8
@@ -55,8 +56,8 @@ def ours(
     step = train_step(net, tx, transform=steps.to_unit, loss=build.build_loss(config))
     rows = np.arange(len(images)).reshape(STEPS, steps.BATCH)
     weight = np.ones(rows.shape, np.float32)
-    whole = jax.jit(many_steps(step), donate_argnums=0)
-    single = jax.jit(step, donate_argnums=0)
+    plan = make_plan()
+    whole, single = plan.compile_chunk(many_steps(step)), plan.compile(step)
     make = partial(create_state, net, tx, jax.random.key(0), shape)
     boxes = [make(), make()]
 

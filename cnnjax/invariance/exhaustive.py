@@ -33,6 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.core import FrozenDict
 
+from cnnjax.compiling import quick_jit
 from cnnjax.invariance import logits as moved
 from cnnjax.invariance import sites
 from cnnjax.invariance.sites import Site, Size
@@ -40,7 +41,6 @@ from cnnjax.layers.pooling import POOLS
 from cnnjax.ops import heads
 from cnnjax.ops import padding as pads
 from cnnjax.ops import shifts as moves
-from cnnjax.ops.compiling import quick_jit
 from cnnjax.ops.windows import wide
 
 AGREE = 1e-4

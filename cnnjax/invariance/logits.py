@@ -25,8 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
+from cnnjax.compiling import quick_jit
 from cnnjax.ops import shifts as moves
-from cnnjax.ops.compiling import quick_jit
 from cnnjax.ops.windows import wide
 
 Apply = Callable[..., Any]

@@ -34,7 +34,7 @@ def cost(config: Config, net: nn.Module, dataset: Dataset) -> dict[str, int]:
         "label": jax.ShapeDtypeStruct((rows,), np.int32),
         "weight": jax.ShapeDtypeStruct((rows,), np.float32),
     }
-    step = jax.jit(build_step(config, plan, net, tx, dataset), donate_argnums=0)
+    step = plan.compile(build_step(config, plan, net, tx, dataset))
     whole = step.lower(state, batch).compile()
     judge = eval_step(net, transform=build.build_input(dataset), loss=build.build_loss(config))
     forward = jax.jit(judge).lower(state.variables, batch).compile()

@@ -23,6 +23,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from cnnjax.compiling import steady_jit
+
 AXIS = "data"
 PARALLEL = ("jit", "sharded", "pmap")
 
@@ -64,7 +66,7 @@ class Plan:
     def compile(self, step: Any) -> Any:
         """Compile (state, batch) -> (state, sums); the state given is consumed."""
         if self.mode == "jit":
-            return jax.jit(step, donate_argnums=0)
+            return steady_jit(step, donate_argnums=0)
         if self.mode == "pmap":
             return jax.pmap(
                 step,
@@ -74,7 +76,7 @@ class Plan:
                 donate_argnums=0,
                 devices=None if jax.process_count() > 1 else self.devices,
             )
-        return jax.jit(
+        return steady_jit(
             step,
             donate_argnums=0,
             in_shardings=(self._everywhere, self._spread),
@@ -84,9 +86,9 @@ class Plan:
     def compile_chunk(self, chunk: Any) -> Any:
         """Compile (state, images, labels, rows, weight) -> (state, sums) of `epoch.many_steps`."""
         if self.mode == "jit":
-            return jax.jit(chunk, donate_argnums=0)
+            return steady_jit(chunk, donate_argnums=0)
         whole, rows = self._everywhere, NamedSharding(self._mesh, PartitionSpec(None, AXIS))
-        return jax.jit(
+        return steady_jit(
             chunk,
             donate_argnums=0,
             in_shardings=(whole, whole, whole, rows, rows),

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnjax import build
+from cnnjax.compiling import steady_jit
 from cnnjax.config import Config
 from cnnjax.data import Dataset, Split
 from cnnjax.train.batches import permutation, plan_rows
@@ -107,7 +108,7 @@ def seeds_step(config: Config, net: nn.Module, dataset: Dataset) -> Any:
     def one(state: Any, images: Any, labels: Any, rows: Any, weight: Any) -> Any:
         return step(state, {"image": images[rows], "label": labels[rows], "weight": weight})
 
-    return jax.jit(jax.vmap(one, in_axes=(0, None, None, 0, 0)), donate_argnums=0)
+    return steady_jit(jax.vmap(one, in_axes=(0, None, None, 0, 0)), donate_argnums=0)
 
 
 def fit_seeds(

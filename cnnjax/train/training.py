@@ -18,9 +18,9 @@ import jax
 import numpy as np
 
 from cnnjax import build
+from cnnjax.compiling import quick_jit
 from cnnjax.config import Config
 from cnnjax.data import Dataset, Split
-from cnnjax.ops.compiling import quick_jit
 from cnnjax.train import processes
 from cnnjax.train.batches import Batch, feed
 from cnnjax.train.checkpoints import Checkpoints
