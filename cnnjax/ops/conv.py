@@ -29,6 +29,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from cnnjax.ops import padding as pads
+from cnnjax.ops.fusion import apart
 from cnnjax.ops.multilinear import Function, multilinear, to_front
 from cnnjax.ops.padding import Padding, Pair
 
@@ -285,10 +286,14 @@ def _input_gradient_by_columns(
 def _canonical_kernel_gradient(
     geometry: Geometry, window: Pair, x: jax.Array, g: jax.Array
 ) -> jax.Array:
-    """Convolve x with g as the kernel: channels take the part of the batch and the reverse."""
+    """Convolve x with g as the kernel: channels take the part of the batch and the reverse.
+
+    Fused with what makes x, as batch norm and rectifier, the transposition would be their loop in
+    its order, without vectors: of (128, 32, 32, 64) 42 ms, where that of a stored x takes 12.
+    """
     stride, sides, dilation, _ = geometry
     gradient = _canonical(
-        x.transpose(3, 1, 2, 0),
+        apart(x).transpose(3, 1, 2, 0),
         g.transpose(1, 2, 0, 3),
         stride=dilation,
         sides=[

@@ -1,6 +1,6 @@
 """Where XLA must not fuse.
 
-y = blur(unfused(maximum(x)))
+    y = blur(unfused(maximum(x)))
 
 XLA for CPU computes a map anew inside every loop that reads it, each time it is read: a maximum of
 9 taps under a blur of 9 becomes 81 taps a pixel. It drops `lax.optimization_barrier` before it
