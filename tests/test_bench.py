@@ -63,6 +63,7 @@ def test_an_accelerator_is_handed_its_calls_in_bursts(monkeypatch):
     assert 1 <= row["min_ms"] <= row["median_ms"] < measure.BURST  # of one call, not of a burst
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     assert measure.queued(start, awaited.append).calls == 1
+    assert measure.queued(start, awaited.append, in_a_row=3).calls == 3
 
 
 def test_summary_is_the_geometric_mean_and_the_least_over_a_group():

@@ -42,13 +42,14 @@ def queued(
     start: Callable[[], object],
     wait: Callable[[object], object],
     temporary_bytes: int | None = None,
+    in_a_row: int = 1,
 ) -> Candidate:
-    """Return work that is started, then awaited: once on CPU, after BURST starts elsewhere.
+    """Return work that is started, then awaited: after `in_a_row` starts on CPU, BURST elsewhere.
 
     On an accelerator a start costs more than a small kernel takes, and what is trained there is
     not waited for at every step.
     """
-    calls = 1 if jax.default_backend() == "cpu" else BURST
+    calls = in_a_row if jax.default_backend() == "cpu" else BURST
 
     def run() -> object:
         for _ in range(calls - 1):

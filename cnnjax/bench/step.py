@@ -1,7 +1,8 @@
 """One training step beside stock Flax and PyTorch channels_last: batch 128, SGD with momentum, f32.
 
 Every candidate has the same network, the same uint8 batch and the same optimiser. Stock is what a
-Flax user writes: flax.linen layers, optax, one jitted function.
+Flax user writes: flax.linen layers, optax, one jitted function. Each takes IN_A_ROW steps at its
+turn, as a training loop does: the first step after another candidate's finds its memory cold.
 """
 
 from __future__ import annotations
@@ -48,13 +49,13 @@ def candidates(name: str, config: Config, shape: Shape) -> dict[str, Candidate |
     images = rng.integers(0, 256, (BATCH, *shape), np.uint8)
     labels = rng.integers(0, CLASSES, BATCH, np.int32)
     return {
-        "cnnjax": ours(config, images, labels),
-        "flax": stock(STOCK[name], images, labels),
+        "cnnjax": ours(config, images, labels, IN_A_ROW[name]),
+        "flax": stock(STOCK[name], images, labels, IN_A_ROW[name]),
         "torch": peer(name, images, labels),
     }
 
 
-def ours(config: Config, images: np.ndarray, labels: np.ndarray) -> Candidate:
+def ours(config: Config, images: np.ndarray, labels: np.ndarray, in_a_row: int) -> Candidate:
     """Return a step as `cnnjax train` takes it."""
     height, width, channels = images.shape[1:]
     net = build.build_net(config, CLASSES, (height, width, channels))
@@ -62,14 +63,15 @@ def ours(config: Config, images: np.ndarray, labels: np.ndarray) -> Candidate:
     step = train_step(net, tx, transform=to_unit, loss=build.build_loss(config))
     batch = {"image": images, "label": labels, "weight": np.ones(BATCH, np.float32)}
     state = create_state(net, tx, jax.random.key(0), images.shape[1:])
-    return _repeated(make_plan().compile(step), state, jax.tree.map(jnp.asarray, batch))
+    placed = jax.tree.map(jnp.asarray, batch)
+    return _repeated(make_plan().compile(step), state, placed, in_a_row)
 
 
-def stock(net: nn.Module, images: np.ndarray, labels: np.ndarray) -> Candidate:
+def stock(net: nn.Module, images: np.ndarray, labels: np.ndarray, in_a_row: int) -> Candidate:
     """Return stock Flax's step as a candidate."""
     step, state = stock_step(net, images[:1])
     batch = (jnp.asarray(images), jnp.asarray(labels))
-    return _repeated(jax.jit(step, donate_argnums=0), state, batch)
+    return _repeated(jax.jit(step, donate_argnums=0), state, batch, in_a_row)
 
 
 def stock_step(net: nn.Module, image: Any) -> tuple[Callable[[Any, Any], tuple[Any, Any]], Any]:
@@ -99,7 +101,9 @@ def to_unit(images: jax.Array) -> jax.Array:
     return images.astype(jnp.float32) / 255.0
 
 
-def _repeated(step: Callable[[Any, Any], tuple[Any, Any]], state: Any, batch: Any) -> Candidate:
+def _repeated(
+    step: Callable[[Any, Any], tuple[Any, Any]], state: Any, batch: Any, in_a_row: int
+) -> Candidate:
     program = step.lower(state, batch).compile()  # type: ignore[attr-defined]
     box = [state]
 
@@ -109,7 +113,7 @@ def _repeated(step: Callable[[Any, Any], tuple[Any, Any]], state: Any, batch: An
 
     memory = program.memory_analysis()
     needed = None if memory is None else int(memory.temp_size_in_bytes)
-    return queued(start, jax.block_until_ready, needed)
+    return queued(start, jax.block_until_ready, needed, in_a_row)
 
 
 class Stack(nn.Module):
@@ -152,6 +156,8 @@ class ResNet(nn.Module):
         return nn.Dense(CLASSES)(x.mean((1, 2)))
 
 
+# Steps of a turn, half a second and more of ours.
+IN_A_ROW: Mapping[str, int] = {"LeNet-5": 50, "CNN 32-64-128": 10, "ResNet-18": 1}
 STOCK: Mapping[str, nn.Module] = {
     "LeNet-5": Stack((6, 16), (120, 84), 5, ("SAME", "VALID")),
     "CNN 32-64-128": Stack((32, 64, 128), (128,), 3, ("SAME",) * 3),
@@ -179,7 +185,7 @@ def peer(name: str, images: np.ndarray, labels: np.ndarray) -> Candidate | str:
         optimizer.step()
         return loss
 
-    return queued(start, torch.wait)
+    return queued(start, torch.wait, in_a_row=IN_A_ROW[name])
 
 
 def _stack(layers: Any, stack: Any, shape: tuple[int, ...]) -> Any:
