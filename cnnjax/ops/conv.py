@@ -289,7 +289,7 @@ def _canonical_kernel_gradient(
     """Convolve x with g as the kernel: channels take the part of the batch and the reverse.
 
     Fused with what makes x, as batch norm and rectifier, the transposition would be their loop in
-    its order, without vectors: of (128, 32, 32, 64) 42 ms, where that of a stored x takes 12.
+    its order, without vectors; of a stored x it is a copy.
     """
     stride, sides, dilation, _ = geometry
     gradient = _canonical(

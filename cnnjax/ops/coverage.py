@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,18 @@ UNCOPIED, UNCOPIED_AT_1 = 4, 9  # terms up to which XLA pads faster as it reads 
 Term = Callable[..., jax.Array]
 Mover = Callable[[int, int], jax.Array]
 Join = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+class Sum(NamedTuple):
+    """What `covered` sums: maps as each output sees them, and the pixel's own in blocks."""
+
+    term: Term
+    views: list[tuple[Pair, list[jax.Array]]]
+    own: list[jax.Array]
+    window: Pair
+    stride: Pair
+    join: Join
+    absent: float
 
 
 def covered(
@@ -65,7 +77,7 @@ def covered(
     movers = [_mover(m, o, reach, blocks, in_place) for m, o in zip(maps, outside, strict=True)]
     views, own = _views(movers, reach), [_blocked(a, blocks, stride) for a in own]
     form = _all_phases if _at_once(window, stride, cheap=not own) else _by_phase
-    dx = form(term, views, own, window, stride, join, absent)
+    dx = form(Sum(term, views, own, window, stride, join, absent))
     return dx[..., : size[0], : size[1], :]
 
 
@@ -110,16 +122,8 @@ def _blocked(x: jax.Array, blocks: Pair, stride: Pair) -> jax.Array:
     return x.reshape(*x.shape[:-3], blocks[0], stride[0], blocks[1], stride[1], x.shape[-1])
 
 
-def _by_phase(
-    term: Term,
-    views: Any,
-    own: Sequence[jax.Array],
-    window: Pair,
-    stride: Pair,
-    join: Join,
-    absent: float,
-) -> jax.Array:
-    (kh, kw), (sh, sw) = window, stride
+def _by_phase(total: Sum) -> jax.Array:
+    term, views, own, (kh, kw), (sh, sw), join, absent = total
 
     def phase(row: int, column: int) -> jax.Array:
         taps = [((row + sh * a, column + sw * b), maps) for (a, b), maps in views]
@@ -131,15 +135,9 @@ def _by_phase(
     return _interleaved(jnp.stack(rows, axis=-4))
 
 
-def _all_phases(
-    term: Term,
-    views: Any,
-    own: Sequence[jax.Array],
-    window: Pair,
-    stride: Pair,
-    join: Join,
-    absent: float,
-) -> jax.Array:
+def _all_phases(total: Sum) -> jax.Array:
+    term, views, own, window, stride, join, absent = total
+
     def taps(step: int, offset: int, lead: int, axis: int) -> np.ndarray:
         return _along(np.arange(step) + step * offset, lead, axis)
 
