@@ -122,6 +122,7 @@ def _plan(pipe: Connection, main: Main, words: Sequence[str]) -> None:
         with signals.interrupting():
             signals.release()
             status = main(words)
+            signals.ignore()  # too late to change the status: only to print a traceback
     except KeyboardInterrupt:
         status = INTERRUPTED
     sys.exit(status)

@@ -22,17 +22,16 @@ ENDINGS = (signal.SIGINT, signal.SIGTERM)
 def interrupting() -> Iterator[None]:
     """Raise KeyboardInterrupt at the first of ENDINGS; any that follows is ignored.
 
-    After an interrupt the handlers stay as they are, for then the process is about to end.
+    After an interrupt the handlers stay as they are, for then the process is about to end, be the
+    interrupt caught within the block or not.
     """
     before = {number: signal.signal(number, _interrupt) for number in ENDINGS}
     try:
         yield
-    except KeyboardInterrupt:
-        before.clear()
-        raise
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is _interrupt:
+                signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -50,8 +49,12 @@ def release() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)
 
 
+def ignore() -> None:
+    """Let none of ENDINGS break off what remains to be done."""
+    for number in ENDINGS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _interrupt(signum: int, frame: FrameType | None) -> Any:
-    # The first stops the study, which takes a moment; another must not break that off.
-    for again in ENDINGS:
-        signal.signal(again, signal.SIG_IGN)
+    ignore()  # the first stops the study, which takes a moment
     raise KeyboardInterrupt

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +17,13 @@ import made_up
 from cnnjax.study.engines import find
 from cnnjax.study.engines.interface import Job, Resources
 
+LINGER_SECONDS = 2.0
+
 
 def main(words: Sequence[str]) -> int:
     """Run the plan and return its status."""
     plan, notes, acts = words
+    status = 3
     number = len(list(Path(notes).glob("planner.*")))
     (Path(notes) / f"planner.{number}").write_text(str(os.getpid()))
     job = Job({"a": {"notes": notes, "acts": acts.split(",")}})
@@ -37,9 +41,11 @@ def main(words: Sequence[str]) -> int:
     except OSError as error:
         print("raised", error.errno)
     except KeyboardInterrupt:
-        print("interrupted")
-        return 130
-    return 3
+        print("interrupted", flush=True)
+        status = 130
+    if plan == "linger":
+        threading.Thread(target=time.sleep, args=[LINGER_SECONDS]).start()
+    return status
 
 
 if __name__ == "__main__":

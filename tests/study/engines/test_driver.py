@@ -106,6 +106,20 @@ def test_an_interrupt_ends_workers_and_planner(
     assert gone(worker, planner)
 
 
+@pytest.mark.parametrize("acts", ["wait", "done"], ids=["interrupted", "done"])
+def test_a_signal_to_a_planner_that_is_ending_prints_nothing(tmp_path: Path, acts: str) -> None:
+    process = start(tmp_path, "linger", acts)
+    planner, out = pid(tmp_path, "planner.0"), process.stdout
+    assert out is not None and out.readline() == "a epoch\n"
+    if acts == "wait":
+        os.kill(planner, signal.SIGTERM)
+    assert out.readline() in ("interrupted\n", "a done\n")
+    time.sleep(0.5)  # now it waits for its thread
+    process.send_signal(signal.SIGTERM)
+    status, lines, errors = finish(process)
+    assert (status, lines, errors) == (130 if acts == "wait" else 3, [NO_JAX], "")
+
+
 @pytest.mark.parametrize("plan", ["listen", "work"])
 def test_workers_and_planner_end_with_a_killed_driver(tmp_path: Path, plan: str) -> None:
     process = start(tmp_path, plan, "wait")
