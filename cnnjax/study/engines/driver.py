@@ -77,7 +77,7 @@ def _drive_once(main: Main, words: Sequence[str]) -> int:
             _serve(pipe)
             planner.join()
     except KeyboardInterrupt:
-        return _interrupt(planner)
+        return _interrupt(planner, pipe)
     return planner.exitcode or 0
 
 
@@ -101,10 +101,11 @@ def _told(pipe: Connection, events: Iterator[Event]) -> bool:
     return isinstance(message, Event) and pipe.recv() == NEXT
 
 
-def _interrupt(planner: BaseProcess) -> int:
+def _interrupt(planner: BaseProcess, pipe: Connection) -> int:
     """Interrupt the planner, which may have been told already, and wait until it has ended."""
     if planner.pid is not None:
         os.kill(planner.pid, signal.SIGINT)  # a terminal's Ctrl-C goes to both, `kill` to one
+        pipe.close()  # a signal just before the planner reads would be heard only after that
         planner.join()
     status = planner.exitcode
     return INTERRUPTED if status is None or status < 0 else status
@@ -142,7 +143,8 @@ def ask(module: str, jobs: Sequence[Job], work: Work, resources: Resources) -> I
             yield message
             _driver.send(NEXT)
     except GeneratorExit:
-        _driver.send(STOP)
+        with contextlib.suppress(BrokenPipeError):  # the driver was interrupted too
+            _driver.send(STOP)
         raise
     if isinstance(message, Exception):
         raise message

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from types import FrameType
 from typing import Any
 
@@ -36,12 +37,10 @@ def interrupting() -> Iterator[None]:
 
 @contextlib.contextmanager
 def held() -> Iterator[None]:
-    """Keep ENDINGS waiting until the end of the block."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
-    try:
+    """Keep ENDINGS waiting until the end of the block, in which processes may be started."""
+    resource_tracker.ensure_running()  # with the first process, which lets ENDINGS through
+    with _blocked():
         yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def release() -> None:
@@ -50,11 +49,28 @@ def release() -> None:
 
 
 def ignore() -> None:
-    """Let none of ENDINGS break off what remains to be done."""
-    for number in ENDINGS:
-        signal.signal(number, signal.SIG_IGN)
+    """Ignore ENDINGS from now on, for this process is about to end."""
+    with _blocked():  # one that Python has in hand is heard before
+        for number in ENDINGS:
+            signal.signal(number, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def _blocked() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> Any:
-    ignore()  # the first stops the study, which takes a moment
+    # The first stops the study, which takes a moment; another must not break that off. SIG_IGN
+    # would not do: Python complains of a signal it has in hand that is no longer handled.
+    for number in ENDINGS:
+        signal.signal(number, _pass)
     raise KeyboardInterrupt
+
+
+def _pass(signum: int, frame: FrameType | None) -> Any:
+    """Hear a signal and do nothing."""
