@@ -6,8 +6,8 @@ A backward pass that scatters is slow on CPU. Here every input pixel gathers ins
 in row-major order (the order in which XLA's select-and-scatter adds). Either all pixels take a term
 from every output that may reach them, and what does not reach them counts as absent; or the pixels
 of one phase (row mod sh, column mod sw), which the same taps cover, are one vectorised sum, and the
-phases are interleaved at the end. Interleaving costs more than terms that are cheap, and the more
-the more phases there are.
+phases are interleaved at the end. Interleaving costs a CPU more than terms that are cheap, and any
+platform the more the more phases there are.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cnnjax.ops import padding as pads
 from cnnjax.ops.padding import Pair
 
 UNROLLED = 36  # taps up to which every phase may get an expression of its own
-PHASES = 4  # up to which terms that are not cheap are summed a phase at a time
+PHASES = 4  # up to which a phase at a time may be faster: of dear terms, and on a GPU of cheap ones
 UNCOPIED, UNCOPIED_AT_1 = 4, 9  # terms up to which XLA pads faster as it reads than by a copy
 
 Term = Callable[..., jax.Array]
@@ -76,15 +76,20 @@ def covered(
     in_place = reach[0] * reach[1] <= few and not own
     movers = [_mover(m, o, reach, blocks, in_place) for m, o in zip(maps, outside, strict=True)]
     views, own = _views(movers, reach), [_blocked(a, blocks, stride) for a in own]
-    form = _all_phases if _at_once(window, stride, cheap=not own) else _by_phase
-    dx = form(Sum(term, views, own, window, stride, join, absent))
+    dx = _summed(Sum(term, views, own, window, stride, join, absent))
     return dx[..., : size[0], : size[1], :]
 
 
-def _at_once(window: Pair, stride: Pair, *, cheap: bool) -> bool:
-    phases = stride[0] * stride[1]
-    many = window[0] * window[1] > UNROLLED
-    return window == stride or many or phases > PHASES or (cheap and phases > 1)
+def _summed(total: Sum) -> jax.Array:
+    """Take the faster form: of cheap terms a GPU, unlike a CPU, interleaves few phases faster."""
+    window, stride = total.window, total.stride
+    phases, taps = stride[0] * stride[1], window[0] * window[1]
+    at_once, by_phase = (functools.partial(form, total) for form in (_all_phases, _by_phase))
+    if window == stride or taps > UNROLLED or phases > PHASES:
+        return at_once()
+    if total.own or phases == 1:
+        return by_phase()
+    return lax.platform_dependent(cpu=at_once, default=by_phase)
 
 
 def terms(window: Pair, stride: Pair) -> int:
