@@ -30,6 +30,7 @@ from cnnjax.ops.padding import Pair
 FEW_CHANNELS = 16  # up to which XLA for CPU fills no vectors, and the winners are stored
 GATHERED_AT_ONCE = 4  # windows over one pixel up to which a GPU gathers from all of them at once
 GATHERED = 256  # windows over one pixel up to which the backward pass gathers; above it scatters
+NO_WINDOW, NO_TAP = -1, -2  # numbers that no winner has, and unlike each other
 
 Stack = tuple[jax.Array, ...]
 
@@ -173,17 +174,29 @@ def _spread(g: jax.Array, index: jax.Array, *, window: Pair, stride: Pair, size:
     if terms(window, stride) <= GATHERED_AT_ONCE:
         return gathered(g, index)
     by_axis = functools.partial(_gathered_by_axis, window=window, stride=stride, size=size)
-    return jax.lax.platform_dependent(g, index, cpu=gathered, default=by_axis)
+    at_once = functools.partial(gathered, edges=stride == (1, 1))
+    return jax.lax.platform_dependent(g, index, cpu=at_once, default=by_axis)
 
 
 def _gathered(
-    g: jax.Array, index: jax.Array, *, window: Pair, stride: Pair, size: Pair
+    g: jax.Array, index: jax.Array, *, window: Pair, stride: Pair, size: Pair, edges: bool = False
 ) -> jax.Array:
+    """Sum the g of the windows that a pixel won; `edges` puts no zeros around g: none is added."""
+
     def term(row: Any, column: Any, g: jax.Array, index: jax.Array) -> jax.Array:
-        number = np.asarray(row * window[1] + column, index.dtype)
+        within = (row < window[0]) & (column < window[1])
+        number = np.where(within, row * window[1] + column, NO_TAP).astype(index.dtype)
         return jnp.where(index == number, g, jnp.zeros((), g.dtype))
 
-    return covered(term, (g, index), window=window, stride=stride, size=size)
+    return covered(
+        term,
+        (g, index),
+        window=window,
+        stride=stride,
+        size=size,
+        outside=(None if edges else 0, NO_WINDOW),
+        absent=None,
+    )
 
 
 def _gathered_by_axis(
