@@ -23,11 +23,10 @@ import numpy as np
 
 from cnnjax.ops import padding as pads
 from cnnjax.ops.coverage import UNROLLED, covered, terms
-from cnnjax.ops.fusion import apart
+from cnnjax.ops.fusion import together
 from cnnjax.ops.multilinear import Function, multilinear
 from cnnjax.ops.padding import Pair
 
-FEW_CHANNELS = 16  # up to which XLA for CPU fills no vectors, and the winners are stored
 GATHERED_AT_ONCE = 4  # windows over one pixel up to which a GPU gathers from all of them at once
 GATHERED = 256  # windows over one pixel up to which the backward pass gathers; above it scatters
 NO_WINDOW, NO_TAP = -1, -2  # numbers that no winner has, and unlike each other
@@ -63,14 +62,26 @@ def _extreme(window: Pair, stride: Pair, largest: bool, x: jax.Array) -> jax.Arr
 def _tangent(
     window: Pair, stride: Pair, largest: bool, primals: Any, tangents: Any
 ) -> tuple[jax.Array, jax.Array]:
-    (x,), (dx,) = primals, tangents
+    y, index = _noted(window, stride, largest, *primals)
+    return y, _picked(*tangents, index, window=window, stride=stride)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def _noted(window: Pair, stride: Pair, largest: bool, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the best value of each window and the number of the tap that has it."""
     y = _extreme(window, stride, largest, x)
-    index = winners(jax.lax.stop_gradient(x), window=window, stride=stride, largest=largest)
-    # Fused into the backward pass, the winners are found anew for each pixel of a window: cheaper
-    # than to store them where a loop over the channels fills vectors, the longest part where not.
-    if x.shape[-1] <= FEW_CHANNELS:
-        index = apart(index)
-    return y, _picked(dx, index, window=window, stride=stride)
+    index = winners(x, window=window, stride=stride, largest=largest)
+    many = window[0] * window[1] > UNROLLED  # found in several steps, which share no loop anyway
+    return (y, index) if many else together(y, index)
+
+
+@_noted.defjvp
+def _noted_tangent(
+    window: Pair, stride: Pair, largest: bool, primals: Any, tangents: Any
+) -> tuple[Any, Any]:
+    y, index = _noted(window, stride, largest, *primals)
+    dy = _picked(*tangents, index, window=window, stride=stride)
+    return (y, index), (dy, np.zeros(index.shape, jax.dtypes.float0))
 
 
 @functools.partial(jax.jit, static_argnames=("window", "stride", "largest"), inline=True)
