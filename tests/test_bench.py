@@ -190,13 +190,13 @@ def test_command(monkeypatch, tmp_path, capsys):
         for size in ("1", "2"):
             yield Cell({"pass": "forward", "size": size}, lambda: made)
 
-    made = {"ours": sleeping(0.001), "other": sleeping(0.003), "torch": "no PyTorch here"}
+    made = {"ours": sleeping(0.001), "other": sleeping(0.003), "torch": torch.ABSENT}
 
     monkeypatch.setattr(conv, "cells", cells)
     path = tmp_path / "bench.json"
     assert main(["bench", "conv", f"--json={path}", "--seconds=0.01"]) == 0
     shown = capsys.readouterr().out
-    assert "forward, 2" in shown and "no PyTorch here" in shown and "geometric mean" in shown
+    assert "forward, 2" in shown and torch.ABSENT in shown and "geometric mean" in shown
     report = json.loads(path.read_text())
     assert report["workload"] == "conv" and len(report["rows"]) == 6
     assert {"jax", "commit", "cpu", "threads", "torch"} <= report["machine"].keys()

@@ -59,7 +59,9 @@ def run(name: str, workload: Any, seconds: float, only: str) -> dict[str, Any]:
     for cell in workload.cells():
         if only in ", ".join(cell.labels.values()):
             measured = measure(cell, seconds=seconds)
-            console.print(line(cell.labels, measured), highlight=False, soft_wrap=True)
+            console.print(
+                line(cell.labels, measured), highlight=False, markup=False, soft_wrap=True
+            )
             console.file.flush()  # what is measured stays seen when the command is stopped
             rows += measured
     if not rows:
