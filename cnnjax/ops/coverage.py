@@ -43,7 +43,7 @@ class Sum(NamedTuple):
     window: Pair
     stride: Pair
     join: Join
-    absent: float | None
+    absent: float
 
 
 def covered(
@@ -54,18 +54,16 @@ def covered(
     stride: Pair,
     size: Pair,
     own: Sequence[jax.Array] = (),
-    outside: Sequence[float | None] | None = None,
+    outside: Sequence[float] | None = None,
     join: Join = operator.add,
-    absent: float | None = 0,
+    absent: float = 0,
 ) -> jax.Array:
     """Sum term(row tap, column tap, *maps at the output, *own) over the outputs covering a pixel.
 
-    `join` may put another operation in place of the sum, `absent` being what changes nothing there;
-    with None the term itself gives that for taps beyond the window, which it is asked for. `maps`
-    are (..., H', W', C); outside of them they count as `outside`, one number each (default: 0, for
-    integers -1) or None where their edge will do. `own` are (..., H, W, C), read at the pixel
-    itself; terms that read them count as dear. The taps are ints or integer arrays that broadcast
-    against the maps.
+    `join` may put another operation in place of the sum, `absent` being what changes nothing there.
+    `maps` are (..., H', W', C); outside of them they count as `outside`, one number each (default:
+    0, for integers -1). `own` are (..., H, W, C), read at the pixel itself; terms that read them
+    count as dear. The taps are ints or integer arrays that broadcast against the maps.
     """
     if outside is None:
         outside = [-1 if jnp.issubdtype(m.dtype, jnp.integer) else 0 for m in maps]
@@ -106,9 +104,7 @@ def _views(movers: Sequence[Mover], reach: Pair) -> list[tuple[Pair, list[jax.Ar
     return [((a, b), [move(a, b) for move in movers]) for a, b in offsets]
 
 
-def _mover(item: jax.Array, fill: float | None, reach: Pair, blocks: Pair, in_place: bool) -> Mover:
-    if fill is None:
-        return lambda a, b: _edged(_edged(item, a, blocks[0], -3), b, blocks[1], -2)
+def _mover(item: jax.Array, fill: float, reach: Pair, blocks: Pair, in_place: bool) -> Mover:
     size, integer = pads.spatial_size(item), jnp.issubdtype(item.dtype, jnp.integer)
     outside = jnp.asarray(fill, item.dtype)
     unpadded = [(0, 0, 0)] * (item.ndim - 3)
@@ -122,12 +118,6 @@ def _mover(item: jax.Array, fill: float | None, reach: Pair, blocks: Pair, in_pl
     frame = _each(lambda r: r - 1, reach)
     framed = grown(frame, _each(lambda n, m: n - m, blocks, size))
     return lambda a, b: pads.tap(framed, (frame[0] - a, frame[1] - b), blocks, (1, 1))
-
-
-def _edged(item: jax.Array, offset: int, size: int, axis: int) -> jax.Array:
-    """Move along an axis, its ends repeated: XLA for CPU reads so without asking what is within."""
-    places = np.clip(np.arange(size) - offset, 0, item.shape[axis] - 1)
-    return jnp.take(item, places, axis=axis, mode="clip")
 
 
 def _blocked(x: jax.Array, blocks: Pair, stride: Pair) -> jax.Array:
@@ -144,7 +134,7 @@ def _by_phase(total: Sum) -> jax.Array:
         taps = [((row + sh * a, column + sw * b), maps) for (a, b), maps in views]
         here = [a[..., :, row, :, column, :] for a in own]
         parts = [term(i, j, *maps, *here) for (i, j), maps in taps if i < kh and j < kw]
-        return functools.reduce(join, parts or [jnp.full_like(views[0][1][0], absent or 0)])
+        return functools.reduce(join, parts or [jnp.full_like(views[0][1][0], absent)])
 
     rows = [jnp.stack([phase(i, j) for j in range(sw)], axis=-2) for i in range(sh)]
     return _interleaved(jnp.stack(rows, axis=-4))
@@ -161,10 +151,9 @@ def _all_phases(total: Sum) -> jax.Array:
         dimensions = maps[0].ndim - 3
         row, column = taps(stride[0], a, dimensions, 1), taps(stride[1], b, dimensions, 3)
         within = (row < window[0]) & (column < window[1])
-        if absent is not None:
-            row, column = np.minimum(row, window[0] - 1), np.minimum(column, window[1] - 1)
+        row, column = np.minimum(row, window[0] - 1), np.minimum(column, window[1] - 1)
         part = term(row, column, *(m[..., :, None, :, None, :] for m in maps), *own)
-        if absent is not None and not within.all():
+        if not within.all():
             part = jnp.where(within, part, jnp.asarray(absent, part.dtype))
         parts.append(part)
     dx = functools.reduce(join, parts)

@@ -12,6 +12,7 @@ the gradient goes where XLA sends it.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import operator
 from collections.abc import Callable, Sequence
@@ -29,7 +30,6 @@ from cnnjax.ops.padding import Pair
 
 GATHERED_AT_ONCE = 4  # windows over one pixel up to which a GPU gathers from all of them at once
 GATHERED = 256  # windows over one pixel up to which the backward pass gathers; above it scatters
-NO_WINDOW, NO_TAP = -1, -2  # numbers that no winner has, and unlike each other
 
 Stack = tuple[jax.Array, ...]
 
@@ -181,33 +181,65 @@ def _spread(g: jax.Array, index: jax.Array, *, window: Pair, stride: Pair, size:
     if terms(window, stride) > GATHERED and min(pads.spatial_size(g)) > 1:
         return _scattered(g, index, window, stride, size)
 
-    gathered = functools.partial(_gathered, window=window, stride=stride, size=size)
-    if terms(window, stride) <= GATHERED_AT_ONCE:
-        return gathered(g, index)
-    by_axis = functools.partial(_gathered_by_axis, window=window, stride=stride, size=size)
-    at_once = functools.partial(gathered, edges=stride == (1, 1))
-    return jax.lax.platform_dependent(g, index, cpu=at_once, default=by_axis)
+    forms = (_gathered, _gathered_by_pixel, _gathered_by_axis)
+    gathered, by_pixel, by_axis = (
+        functools.partial(form, window=window, stride=stride, size=size) for form in forms
+    )
+    count = terms(window, stride)
+    return jax.lax.platform_dependent(
+        g,
+        index,
+        cpu=by_pixel if count <= UNROLLED else gathered,
+        default=gathered if count <= GATHERED_AT_ONCE else by_axis,
+    )
 
 
 def _gathered(
-    g: jax.Array, index: jax.Array, *, window: Pair, stride: Pair, size: Pair, edges: bool = False
+    g: jax.Array, index: jax.Array, *, window: Pair, stride: Pair, size: Pair
 ) -> jax.Array:
-    """Sum the g of the windows that a pixel won; `edges` puts no zeros around g: none is added."""
-
     def term(row: Any, column: Any, g: jax.Array, index: jax.Array) -> jax.Array:
-        within = (row < window[0]) & (column < window[1])
-        number = np.where(within, row * window[1] + column, NO_TAP).astype(index.dtype)
+        number = np.asarray(row * window[1] + column, index.dtype)
         return jnp.where(index == number, g, jnp.zeros((), g.dtype))
 
-    return covered(
-        term,
-        (g, index),
-        window=window,
-        stride=stride,
-        size=size,
-        outside=(None if edges else 0, NO_WINDOW),
-        absent=None,
-    )
+    return covered(term, (g, index), window=window, stride=stride, size=size)
+
+
+def _gathered_by_pixel(
+    g: jax.Array, index: jax.Array, *, window: Pair, stride: Pair, size: Pair
+) -> jax.Array:
+    """Ask the winner of each window over a pixel, in row-major order, whether it is this pixel.
+
+    One loop over the map, of all phases alike and without borders: in the place of a window that
+    is not there another is read, and asked for a tap that no window has. So XLA for CPU takes no
+    branch and masks nothing but what has not won.
+    """
+    outputs = pads.spatial_size(g)
+    rows, columns = (_covering(*axis) for axis in zip(size, outputs, window, stride, strict=True))
+
+    def moved(item: jax.Array, row: np.ndarray, column: np.ndarray) -> jax.Array:
+        item = jnp.take(item, row, axis=-3, mode="clip")
+        return jnp.take(item, column, axis=-2, mode="clip")
+
+    parts, lead = [], (1,) * (g.ndim - 3)
+    for (row, i), (column, j) in itertools.product(rows, columns):
+        i, j = i.reshape(*lead, -1, 1, 1), j.reshape(*lead, 1, -1, 1)
+        number = np.where((i < 0) | (j < 0), -1, i * window[1] + j).astype(index.dtype)
+        won = moved(index, row, column) == number
+        parts.append(jnp.where(won, moved(g, row, column), jnp.zeros((), g.dtype)))
+    return functools.reduce(operator.add, parts)
+
+
+def _covering(
+    size: int, outputs: int, window: int, stride: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return windows over each pixel of an axis, and its tap in each, -1 where there is none."""
+    pixel, found = np.arange(size), []
+    for back in reversed(range(-(-window // stride))):
+        place = pixel // stride - back
+        tap = pixel - place * stride
+        there = (place >= 0) & (place < outputs) & (tap < window)
+        found.append((np.clip(place, 0, outputs - 1), np.where(there, tap, -1)))
+    return found
 
 
 def _gathered_by_axis(
