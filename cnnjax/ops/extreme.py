@@ -29,6 +29,7 @@ from cnnjax.ops.multilinear import Function, multilinear
 from cnnjax.ops.padding import Pair
 
 GATHERED_AT_ONCE = 4  # windows over one pixel up to which a GPU gathers from all of them at once
+ASKED = 16  # windows over one pixel that a CPU asks one by one; more would take long to compile
 GATHERED = 256  # windows over one pixel up to which the backward pass gathers; above it scatters
 
 Stack = tuple[jax.Array, ...]
@@ -189,7 +190,7 @@ def _spread(g: jax.Array, index: jax.Array, *, window: Pair, stride: Pair, size:
     return jax.lax.platform_dependent(
         g,
         index,
-        cpu=by_pixel if count <= UNROLLED else gathered,
+        cpu=by_pixel if count <= ASKED else gathered,
         default=gathered if count <= GATHERED_AT_ONCE else by_axis,
     )
 
@@ -234,6 +235,7 @@ def _covering(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return windows over each pixel of an axis, and its tap in each, -1 where there is none."""
     pixel, found = np.arange(size), []
+    stride = max(window, stride) if outputs == 1 else stride  # one output needs no sliding
     for back in reversed(range(-(-window // stride))):
         place = pixel // stride - back
         tap = pixel - place * stride
