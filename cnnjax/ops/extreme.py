@@ -43,13 +43,9 @@ def extreme(x: jax.Array, *, window: Pair, stride: Pair, largest: bool) -> jax.A
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
 def _extreme(window: Pair, stride: Pair, largest: bool, x: jax.Array) -> jax.Array:
-    better = jnp.maximum if largest else jnp.minimum
     if window[0] * window[1] <= UNROLLED:
-        # Row by row: one chain of 25 taps waits for each of them in turn, at 1.8 times the time.
-        taps = pads.taps(x, window=window, stride=stride)
-        starts = range(0, len(taps), window[1])
-        rows = [functools.reduce(better, taps[start : start + window[1]]) for start in starts]
-        return functools.reduce(better, rows)
+        return _best_tap(_widened_taps(x, window, stride), window[1], largest).astype(x.dtype)
+    better = jnp.maximum if largest else jnp.minimum
 
     def combine(left: Stack, right: Stack) -> Stack:
         return (better(left[0], right[0]),)
@@ -57,6 +53,38 @@ def _extreme(window: Pair, stride: Pair, largest: bool, x: jax.Array) -> jax.Arr
     (x,) = _slide(combine, (x,), -2, window[1], stride[1])
     (x,) = _slide(combine, (x,), -3, window[0], stride[0])
     return x
+
+
+def _widened_taps(x: jax.Array, window: Pair, stride: Pair) -> list[jax.Array]:
+    """Return the taps, of half precision as float32: XLA for CPU compares nothing narrower."""
+    wide = jnp.promote_types(x.dtype, jnp.float32) if _is_floating(x) else x.dtype
+    return [tap.astype(wide) for tap in pads.taps(x, window=window, stride=stride)]
+
+
+def _best_tap(taps: Sequence[jax.Array], columns: int, largest: bool) -> jax.Array:
+    """Return the best of the taps, the first of equal ones (zeros of both signs are equal).
+
+    Row by row: one chain of 25 taps waits for each of them in turn, at 1.8 times the time.
+    """
+    wins = jnp.greater if largest else jnp.less
+
+    def better(one: jax.Array, other: jax.Array) -> jax.Array:
+        return jnp.where(wins(other, one), other, one)
+
+    rows = [taps[start : start + columns] for start in range(0, len(taps), columns)]
+    best = functools.reduce(better, (functools.reduce(better, row) for row in rows))
+    return _unless_nan(best, taps)
+
+
+def _unless_nan(best: jax.Array, taps: Sequence[jax.Array]) -> jax.Array:
+    """Return NaN where a tap is: asked once a tap, not in each maximum, at half the time."""
+    if not _is_floating(best):
+        return best
+    return jnp.where(functools.reduce(operator.or_, map(jnp.isnan, taps)), jnp.nan, best)
+
+
+def _is_floating(x: jax.Array) -> bool:
+    return bool(jnp.issubdtype(x.dtype, jnp.floating))
 
 
 @_extreme.defjvp
@@ -69,11 +97,9 @@ def _tangent(
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
 def _noted(window: Pair, stride: Pair, largest: bool, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the best value of each window and the number of the tap that has it."""
-    y = _extreme(window, stride, largest, x)
-    index = winners(x, window=window, stride=stride, largest=largest)
-    many = window[0] * window[1] > UNROLLED  # found in several steps, which share no loop anyway
-    return (y, index) if many else together(y, index)
+    """Return the best value of each window and the number of the tap that has it, row-major."""
+    form = _noted_by_tap if window[0] * window[1] <= UNROLLED else _noted_by_axis
+    return form(window, stride, largest, x)
 
 
 @_noted.defjvp
@@ -85,42 +111,25 @@ def _noted_tangent(
     return (y, index), (dy, np.zeros(index.shape, jax.dtypes.float0))
 
 
-@functools.partial(jax.jit, static_argnames=("window", "stride", "largest"), inline=True)
-def winners(x: jax.Array, *, window: Pair, stride: Pair, largest: bool) -> jax.Array:
-    """Return the number of the first winning tap of each window, row-major: (..., H', W', C)."""
+def _noted_by_tap(
+    window: Pair, stride: Pair, largest: bool, x: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Let the best so far meet one tap after another; it stays where it wins."""
     wins = jnp.greater_equal if largest else jnp.less_equal
-    many = window[0] * window[1] > UNROLLED
-    return (_winners_by_axis if many else _winners_by_tap)(wins, x, window, stride)
-
-
-def _winners_by_tap(wins: Function, x: jax.Array, window: Pair, stride: Pair) -> jax.Array:
-    """Let the best so far meet two taps at once; it stays where it wins against both.
-
-    That is the order of one tap after another, NaN included, in chains of half the length; of few
-    channels, which XLA then computes without branches, a window of 2 x 2 takes a third of the time.
-    """
-    taps = pads.taps(x, window=window, stride=stride)
-    best, index = _winner_of_two(wins, taps, 0)
-    for number in range(2, len(taps), 2):
-        stays = functools.reduce(operator.and_, (wins(best, t) for t in taps[number : number + 2]))
-        tap, place = _winner_of_two(wins, taps, number)
+    taps = _widened_taps(x, window, stride)
+    best, index = taps[0], jnp.zeros(taps[0].shape, jnp.int8)
+    for number, tap in enumerate(taps[1:], 1):
+        stays = wins(best, tap)
         best = jnp.where(stays, best, tap)
-        index = jnp.where(stays, index, place)
-    return index
+        index = jnp.where(stays, index, jnp.int8(number))
+    return together(_unless_nan(best, taps).astype(x.dtype), index)
 
 
-def _winner_of_two(wins: Function, taps: Sequence[jax.Array], number: int) -> Stack:
-    """Return the winner of the taps `number` and `number` + 1, if there is one, and its number."""
-    first, *second = taps[number : number + 2]
-    place = jnp.full(first.shape, number, jnp.int8)
-    if not second:
-        return first, place
-    stays = wins(first, second[0])
-    return jnp.where(stays, first, second[0]), jnp.where(stays, place, jnp.int8(number + 1))
-
-
-def _winners_by_axis(wins: Function, x: jax.Array, window: Pair, stride: Pair) -> jax.Array:
+def _noted_by_axis(
+    window: Pair, stride: Pair, largest: bool, x: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """Find the winning column of every row, then the winning row; ties keep the first of each."""
+    wins = jnp.greater_equal if largest else jnp.less_equal
     dtype = _index_dtype(max(window[0] * window[1], *pads.spatial_size(x)))
 
     def combine(left: Stack, right: Stack) -> Stack:
@@ -137,7 +146,8 @@ def _winners_by_axis(wins: Function, x: jax.Array, window: Pair, stride: Pair) -
     column = tap(column, -2, stride[1])
     _, column, row = _slide(combine, (best, column, place(best, -3)), -3, window[0], stride[0])
     index = tap(row, -3, stride[0]) * jnp.asarray(window[1], dtype) + column
-    return index.astype(_index_dtype(window[0] * window[1]))
+    y = _extreme(window, stride, largest, x)
+    return y, index.astype(_index_dtype(window[0] * window[1]))
 
 
 def _slide(
@@ -222,12 +232,13 @@ def _gathered_by_pixel(
         return jnp.take(item, column, axis=-2, mode="clip")
 
     parts, lead = [], (1,) * (g.ndim - 3)
+    wide = jnp.promote_types(g.dtype, jnp.float32)  # XLA for CPU rounds every sum of less
     for (row, i), (column, j) in itertools.product(rows, columns):
         i, j = i.reshape(*lead, -1, 1, 1), j.reshape(*lead, 1, -1, 1)
         number = np.where((i < 0) | (j < 0), -1, i * window[1] + j).astype(index.dtype)
         won = moved(index, row, column) == number
-        parts.append(jnp.where(won, moved(g, row, column), jnp.zeros((), g.dtype)))
-    return functools.reduce(operator.add, parts)
+        parts.append(jnp.where(won, moved(g, row, column).astype(wide), jnp.zeros((), wide)))
+    return functools.reduce(operator.add, parts).astype(g.dtype)
 
 
 def _covering(

@@ -20,7 +20,7 @@ from cnnjax.ops.extreme import (
     _gathered,
     _gathered_by_axis,
     _gathered_by_pixel,
-    winners,
+    _noted,
 )
 from cnnjax.ops.weighted import weighted
 
@@ -187,7 +187,7 @@ def test_windows_of_many_taps(window):
         )
         np.testing.assert_array_equal(got[0], want[0])
         np.testing.assert_allclose(got[1], want[1], rtol=1e-6, atol=1e-6)
-    index = winners(x, window=window, stride=(1, 1), largest=True)
+    _, index = _noted(window, (1, 1), True, x)
     assert index.dtype == (jnp.int8 if window[0] * window[1] < 128 else index.dtype)
     assert int(index.max()) < window[0] * window[1] and int(index.min()) >= 0
 
@@ -207,7 +207,7 @@ def test_more_windows_over_a_pixel_than_are_gathered(name):
 def test_gathering_by_axis_as_a_gpu_does_gives_the_gradient_of_a_cpu(window, stride):
     x = jnp.round(jax.random.normal(jax.random.key(0), (2, 17, 19, 3)) * 2)  # with ties
     x = x.at[0, 4, 5].set(jnp.nan)
-    index = winners(x, window=window, stride=stride, largest=True)
+    _, index = _noted(window, stride, True, x)
     g = jnp.round(jax.random.normal(jax.random.key(1), index.shape) * 8)  # sums are exact
     static = {"window": window, "stride": stride, "size": (17, 19)}
     at_once = _gathered(g, index, **static)
