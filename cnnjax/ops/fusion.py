@@ -29,19 +29,21 @@ def apart(x: jax.Array) -> jax.Array:
     return lax.platform_dependent(x, cpu=_behind_branch, default=lambda x: x)
 
 
-def together(one: jax.Array, two: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return two maps of one shape, computed in one loop on CPU; they take no gradient.
+def together(*maps: jax.Array) -> tuple[jax.Array, ...]:
+    """Return maps of one shape, computed in one loop on CPU; they take no gradient.
 
     Each is the maximum of itself and what is below all numbers. NaN stays NaN.
     """
-    return lax.platform_dependent(one, two, cpu=_in_one_loop, default=lambda *maps: maps)
+    return lax.platform_dependent(*maps, cpu=_in_one_loop, default=lambda *maps: maps)
 
 
-def _in_one_loop(*maps: jax.Array) -> Any:
-    shape = (2, *maps[0].shape)
-    first = lax.broadcasted_iota(jnp.int32, shape, 0) == 0
+def _in_one_loop(*maps: jax.Array) -> tuple[jax.Array, ...]:
+    if len(maps) == 1:
+        return maps
+    # Not a `where` over two copies: in long loops XLA would compute the second as well.
     least = [jnp.asarray(_least(m.dtype), m.dtype) for m in maps]
-    pairs = [jnp.where(first, m[None], low) for m, low in zip(maps, least, strict=True)]
+    sides = [(0, 1, 0)] + [(0, 0, 0)] * maps[0].ndim
+    pairs = [lax.pad(m[None], low, sides) for m, low in zip(maps, least, strict=True)]
     return tuple(lax.reduce(tuple(pairs), tuple(least), _larger, (0,)))
 
 

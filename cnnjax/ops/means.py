@@ -198,7 +198,7 @@ def _soft_mean(values: Values, logits: Values) -> tuple[jax.Array, jax.Array]:
     safe = jnp.where(regular, peak, 0)
     weights = windows.each(lambda a: jnp.exp(_where(regular, a - safe)), logits)
     # A weight of 0 drops its value even where that is -inf.
-    parts = windows.each(lambda w, v: _where((w > 0) | jnp.isnan(w), w * v), weights, values)
+    parts = windows.each(lambda w, v: _where(w > 0, w * v), weights, values)
     total = windows.total(weights)
     return windows.total(parts) / total, jnp.where(regular, safe + jnp.log(total), jnp.inf)
 

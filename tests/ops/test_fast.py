@@ -109,6 +109,37 @@ def test_extremes_have_the_values_and_gradients_of_xla(name, window, stride):
             )
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize(
+    ("window", "stride"), [((3, 3), (1, 1)), ((4, 3), (2, 3)), ((5, 5), (1, 1))], ids=str
+)
+def test_half_precision_is_compared_and_summed_in_single(window, stride, dtype):
+    """What float32 gives for the same numbers, rounded once."""
+    pool, x = fast("max", window, stride), inputs("floats").astype(dtype)
+    g = jax.random.normal(jax.random.key(1), jax.eval_shape(pool, x).shape, dtype)
+    want = jax.jit(functools.partial(values_and_gradient, pool))(
+        x.astype("float32"), g.astype("float32")
+    )
+    got = jax.jit(functools.partial(values_and_gradient, pool))(x, g)
+    error = 0 if ON_CPU else 2e-2  # a GPU rounds rows, then columns
+    for mine, wide in zip(got, want, strict=True):
+        assert mine.dtype == dtype
+        np.testing.assert_allclose(
+            mine.astype("float32"), wide.astype(dtype).astype("float32"), rtol=error, atol=error
+        )
+
+
+@pytest.mark.parametrize("window", [(2, 2), (5, 4)])
+@pytest.mark.parametrize("name", ["max", "min"])
+def test_of_zeros_of_both_signs_the_first_is_the_value(name, window):
+    pool = fast(name, window, (1, 1))
+    x = jnp.asarray(np.random.default_rng(0).choice([-0.0, 0.0], (1, 9, 8, 2)), "float32")
+    first = np.signbit(x[:, : 10 - window[0], : 9 - window[1]])
+    with_gradient, _ = jax.vjp(pool, x)
+    for y in (pool(x), with_gradient):
+        np.testing.assert_array_equal(np.signbit(y), first)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("window", "stride"), WINDOWS, ids=str)
 @pytest.mark.parametrize("name", ["sum", slow("mean"), "blur"])

@@ -12,7 +12,14 @@ import pytest
 from cnnjax.ops import windows
 from cnnjax.ops.fusion import unfused
 from cnnjax.ops.means import LogMeanExp, PowerMean, SoftMean
-from cnnjax.ops.smooth import _factor_by_factor, _slope_by_slope, windowed
+from cnnjax.ops.smooth import (
+    AT_ONCE,
+    _factor_by_factor,
+    _one_by_one,
+    _slope_by_slope,
+    _statistics,
+    windowed,
+)
 
 RULES = [
     PowerMean(3.0, 4), PowerMean(2.5, 1), LogMeanExp(4.0, 9), SoftMean(1.0), SoftMean(-3.0),
@@ -52,6 +59,20 @@ def test_windows_of_infinite_values_give_their_value_and_no_nan_to_their_neighbo
     y, pull = jax.vjp(lambda x: windowed(x, SoftMean(1.0), window=(2, 2), stride=(2, 2)), x)
     np.testing.assert_array_equal(y[0, :, 0, 0], -jnp.inf)
     np.testing.assert_allclose(pull(jnp.ones_like(y))[0][0, :, 2:, 0], 0.25, rtol=1e-6)
+
+
+@pytest.mark.parametrize("rule", [SoftMean(1.0), SoftMean(-3.0), PowerMean(3.0, 9)], ids=str)
+@pytest.mark.parametrize("window", [(3, 3), (4, 3)], ids=str)
+def test_statistics_found_in_one_loop_are_those_found_one_by_one(window, rule):
+    assert 9 <= AT_ONCE < 12
+    x = jax.random.normal(jax.random.key(0), (2, 9, 9, 3)) * 40
+    x = x.at[0, 0].set(-jnp.inf).at[0, 5, 5, 0].set(jnp.nan).at[1, 7, 7].set(jnp.inf)
+    got, want = (
+        jax.jit(functools.partial(form, rule, window, (2, 2)))(x)
+        for form in (_statistics, _one_by_one)
+    )
+    for one, other in zip(got, want, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e30, 1e-12])
