@@ -4,10 +4,10 @@
 
 The forward pass for gradients notes the tap that won (one byte for windows of up to 127 taps), and
 the backward pass gathers by it. Values and gradients are those of XLA for CPU to the bit (a GPU
-adds gradients up in its own order), but for two things: of zeros of both signs the first is the
-value, and gradients of half precision are added in float32. The first of equal taps in row-major
-order takes the gradient, and x itself need not be kept. In a window with a NaN the value is NaN,
-and up to `UNROLLED` taps the gradient goes where XLA sends it.
+adds gradients up in its own order), but for two things: up to `UNROLLED` taps the first of zeros of
+both signs is the value, and gradients of half precision are added in float32. The first of equal
+taps in row-major order takes the gradient, and x itself need not be kept. In a window with a NaN
+the value is NaN, and up to `UNROLLED` taps the gradient goes where XLA sends it.
 """
 
 from __future__ import annotations
