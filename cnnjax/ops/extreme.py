@@ -3,36 +3,36 @@
     y = extreme(x, window=(3, 3), stride=(2, 2), largest=True)
 
 The forward pass for gradients notes the tap that won (one byte for windows of up to 127 taps), and
-the backward pass gathers by it. Values and gradients are those of XLA for CPU to the bit (a GPU
-adds gradients up in its own order), but for two things: up to `UNROLLED` taps the first of zeros of
-both signs is the value, and gradients of half precision are added in float32. The first of equal
-taps in row-major order takes the gradient, and x itself need not be kept. In a window with a NaN
-the value is NaN, and up to `UNROLLED` taps the gradient goes where XLA sends it.
+the backward pass gathers by it. Values and gradients are those of XLA for CPU to the bit (of more
+than `UNROLLED` windows over a pixel a GPU sums in another order), but for two things: up to
+`UNROLLED` taps the first of zeros of both signs is the value, and gradients of half precision are
+added in float32. The first of equal taps in row-major order takes the gradient, and x itself need
+not be kept. In a window with a NaN the value is NaN, and up to `UNROLLED` taps the gradient goes
+where XLA sends it.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
 import math
-import operator
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from cnnjax.ops import padding as pads
 from cnnjax.ops import windows
-from cnnjax.ops.coverage import UNROLLED, covered, terms
+from cnnjax.ops.coverage import UNROLLED, covered, most_over
 from cnnjax.ops.fusion import together
 from cnnjax.ops.multilinear import Function, multilinear
 from cnnjax.ops.padding import Pair
 
-GATHERED_AT_ONCE = 4  # windows over one pixel up to which a GPU gathers from all of them at once
-ASKED = 16  # windows over one pixel that a CPU asks one by one; more would take long to compile
-GATHERED = 256  # windows over one pixel up to which the backward pass gathers; above it scatters
+# Windows over a pixel of one axis up to which a GPU gathers axis by axis: it scatters faster, but by
+# atomic additions, whose order and rounding differ from run to run.
+GATHERED = 64
 
 Stack = tuple[jax.Array, ...]
 
@@ -116,7 +116,7 @@ def _noted_by_axis(
         return tuple(jnp.where(keep, a, b) for a, b in zip(left, right, strict=True))
 
     def place(x: jax.Array, axis: int) -> jax.Array:
-        return jax.lax.broadcasted_iota(dtype, x.shape, x.ndim + axis)
+        return lax.broadcasted_iota(dtype, x.shape, x.ndim + axis)
 
     def tap(position: jax.Array, axis: int, step: int) -> jax.Array:
         return position - place(position, axis) * jnp.asarray(step, dtype)
@@ -135,8 +135,8 @@ def _slide(
     """Combine `window` neighbours along an axis by doubling: log2(window) steps, not window."""
 
     def pair(stack: Stack, shift: int, count: int) -> Stack:
-        left = tuple(jax.lax.slice_in_dim(a, 0, count, axis=axis) for a in stack)
-        right = tuple(jax.lax.slice_in_dim(a, shift, shift + count, axis=axis) for a in stack)
+        left = tuple(lax.slice_in_dim(a, 0, count, axis=axis) for a in stack)
+        right = tuple(lax.slice_in_dim(a, shift, shift + count, axis=axis) for a in stack)
         return combine(left, right)
 
     size, span = stack[0].shape[axis], 1
@@ -145,7 +145,7 @@ def _slide(
         span *= 2
     if span < window:
         stack = pair(stack, window - span, size - window + 1)
-    return tuple(jax.lax.slice_in_dim(a, 0, None, stride, axis) for a in stack)
+    return tuple(lax.slice_in_dim(a, 0, None, stride, axis) for a in stack)
 
 
 def _index_dtype(largest: int) -> Any:
@@ -168,70 +168,29 @@ def _pick(x: jax.Array, index: jax.Array, *, window: Pair, stride: Pair) -> jax.
 
 def _spread(g: jax.Array, index: jax.Array, *, window: Pair, stride: Pair, size: Pair) -> jax.Array:
     """Return the transpose of `_pick`: each pixel sums the g of the windows that it won."""
-    if terms(window, stride) > GATHERED and min(pads.spatial_size(g)) > 1:
-        return _scattered(g, index, window, stride, size)
-
-    forms = (_gathered, _gathered_by_pixel, _gathered_by_axis)
-    gathered, by_pixel, by_axis = (
+    forms = (_gathered, _gathered_by_axis, _scattered)
+    gathered, by_axis, scattered = (
         functools.partial(form, window=window, stride=stride, size=size) for form in forms
     )
-    count = terms(window, stride)
-    return jax.lax.platform_dependent(
-        g,
-        index,
-        cpu=by_pixel if count <= ASKED else gathered,
-        default=gathered if count <= GATHERED_AT_ONCE else by_axis,
-    )
+    terms = list(map(most_over, pads.spatial_size(g), window, stride))
+    if math.prod(terms) <= UNROLLED:
+        return gathered(g, index)
+    if max(terms) > GATHERED:
+        return scattered(g, index)
+    return lax.platform_dependent(g, index, cpu=scattered, default=by_axis)
 
 
 def _gathered(
     g: jax.Array, index: jax.Array, *, window: Pair, stride: Pair, size: Pair
 ) -> jax.Array:
-    def term(row: Any, column: Any, g: jax.Array, index: jax.Array) -> jax.Array:
-        number = np.asarray(row * window[1] + column, index.dtype)
-        return jnp.where(index == number, windows.wide(g), 0)
+    """Ask the winner of each window over a pixel, in row-major order, whether it is this pixel."""
 
-    dx = covered(term, (g, index), window=window, stride=stride, size=size)
+    def term(tap: np.ndarray, g: jax.Array, index: jax.Array) -> jax.Array:
+        return jnp.where(index == tap.astype(index.dtype), windows.wide(g), 0)
+
+    # No window has a tap -1, so nothing else needs to be masked.
+    dx = covered(term, (g, index), window=window, stride=stride, size=size, absent=None)
     return dx.astype(g.dtype)
-
-
-def _gathered_by_pixel(
-    g: jax.Array, index: jax.Array, *, window: Pair, stride: Pair, size: Pair
-) -> jax.Array:
-    """Ask the winner of each window over a pixel, in row-major order, whether it is this pixel.
-
-    One loop over the map, of all phases alike and without borders: in the place of a window that
-    is not there another is read, and asked for a tap that no window has. So XLA for CPU takes no
-    branch and masks nothing but what has not won.
-    """
-    outputs = pads.spatial_size(g)
-    rows, columns = (_covering(*axis) for axis in zip(size, outputs, window, stride, strict=True))
-
-    def moved(item: jax.Array, row: np.ndarray, column: np.ndarray) -> jax.Array:
-        item = jnp.take(item, row, axis=-3, mode="clip")
-        return jnp.take(item, column, axis=-2, mode="clip")
-
-    parts, lead = [], (1,) * (g.ndim - 3)
-    for (row, i), (column, j) in itertools.product(rows, columns):
-        i, j = i.reshape(*lead, -1, 1, 1), j.reshape(*lead, 1, -1, 1)
-        number = np.where((i < 0) | (j < 0), -1, i * window[1] + j).astype(index.dtype)
-        won = moved(index, row, column) == number
-        parts.append(jnp.where(won, windows.wide(moved(g, row, column)), 0))
-    return functools.reduce(operator.add, parts).astype(g.dtype)
-
-
-def _covering(
-    size: int, outputs: int, window: int, stride: int
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return windows over each pixel of an axis, and its tap in each, -1 where there is none."""
-    pixel, found = np.arange(size), []
-    stride = max(window, stride) if outputs == 1 else stride  # one output needs no sliding
-    for back in reversed(range(-(-window // stride))):
-        place = pixel // stride - back
-        tap = pixel - place * stride
-        there = (place >= 0) & (place < outputs) & (tap < window)
-        found.append((np.clip(place, 0, outputs - 1), np.where(there, tap, -1)))
-    return found
 
 
 def _gathered_by_axis(
@@ -243,8 +202,8 @@ def _gathered_by_axis(
     """
     row, column = (part.astype(index.dtype) for part in jnp.divmod(index, window[1]))
 
-    def winner(place: Any, _: Any, row: jax.Array, column: jax.Array) -> jax.Array:
-        return jnp.where(row == place, column, jnp.asarray(-1, column.dtype))
+    def winner(tap: np.ndarray, row: jax.Array, column: jax.Array) -> jax.Array:
+        return jnp.where(row == tap.astype(row.dtype), column, jnp.asarray(-1, column.dtype))
 
     tall, down = (window[0], 1), (stride[0], 1)
     between = (size[0], pads.spatial_size(g)[1])
@@ -256,12 +215,14 @@ def _gathered_by_axis(
         stride=down,
         size=between,
         join=jnp.maximum,
-        absent=-1,
+        absent=None,
     )
     return _gathered(rows, columns, window=(1, window[1]), stride=(1, stride[1]), size=size)
 
 
-def _scattered(g: jax.Array, index: jax.Array, window: Pair, stride: Pair, size: Pair) -> jax.Array:
+def _scattered(
+    g: jax.Array, index: jax.Array, *, window: Pair, stride: Pair, size: Pair
+) -> jax.Array:
     lead, channels = g.shape[:-3], g.shape[-1]
     place = _places(index, size, window, stride)
     place = place.reshape(math.prod(lead), *index.shape[-3:])
@@ -276,8 +237,8 @@ def _scattered(g: jax.Array, index: jax.Array, window: Pair, stride: Pair, size:
 def _places(index: jax.Array, size: Pair, window: Pair, stride: Pair) -> jax.Array:
     """Return the row-major position, in a map of `size`, of the tap `index` of each window."""
     index = index.astype(jnp.int32)
-    row = jax.lax.broadcasted_iota(jnp.int32, index.shape, index.ndim - 3) * stride[0]
-    column = jax.lax.broadcasted_iota(jnp.int32, index.shape, index.ndim - 2) * stride[1]
+    row = lax.broadcasted_iota(jnp.int32, index.shape, index.ndim - 3) * stride[0]
+    column = lax.broadcasted_iota(jnp.int32, index.shape, index.ndim - 2) * stride[1]
     return (row + index // window[1]) * size[1] + column + index % window[1]
 
 

@@ -7,7 +7,6 @@ All are computed in float32 or wider on a scale that cannot overflow, and keep x
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
@@ -112,7 +111,6 @@ class PowerMean:
 
     p: float | jax.Array
     count: int
-    outside = (0.0,)
 
     def statistics(self, values: Values) -> tuple[jax.Array]:
         """Return the power mean."""
@@ -149,7 +147,6 @@ class LogMeanExp:
 
     r: float | jax.Array
     count: int
-    outside = (math.inf,)
     factors = None
 
     def statistics(self, values: Values) -> tuple[jax.Array]:
@@ -173,7 +170,6 @@ class SoftMean:
     """Mean of the values weighted by exp(beta value)."""
 
     beta: float | jax.Array
-    outside = (0.0, math.inf)
     factors = None
 
     def statistics(self, values: Values) -> tuple[jax.Array, jax.Array]:

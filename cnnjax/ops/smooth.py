@@ -20,12 +20,13 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
+import numpy as np
 from jax import lax
 
 from cnnjax.ops import padding as pads
 from cnnjax.ops import windows
 from cnnjax.ops.coverage import UNROLLED, covered
-from cnnjax.ops.fusion import together
+from cnnjax.ops.fusion import apart, together
 from cnnjax.ops.multilinear import Function, multilinear
 from cnnjax.ops.padding import Pair
 from cnnjax.ops.weighted import covering
@@ -38,10 +39,6 @@ AT_ONCE = 9
 
 class Rule(Protocol):
     """What is computed from a window: a frozen dataclass of numbers."""
-
-    @property
-    def outside(self) -> tuple[float, ...]:
-        """The statistics of a window that does not exist; there every slope is 0."""
 
     @property
     def statistics(self) -> Callable[[Values], tuple[jax.Array, ...]]:
@@ -88,7 +85,7 @@ def _statistics(rule: Rule, window: Pair, stride: Pair, x: jax.Array) -> tuple[j
 
     one_by_one = functools.partial(_one_by_one, rule, window, stride)
     if window[0] * window[1] > AT_ONCE:
-        return one_by_one(x)
+        return tuple(map(apart, one_by_one(x)))
     return lax.platform_dependent(x, cpu=at_once, default=one_by_one)
 
 
@@ -102,10 +99,8 @@ def _statistics_tangent(
 def _one_by_one(rule: Rule, window: Pair, stride: Pair, x: jax.Array) -> tuple[jax.Array, ...]:
     # Each in an order of its own, or XLA finds what two statistics share and keeps it: K maps.
     taps = pads.taps(x, window=window, stride=stride)
-    return tuple(
-        rule.statistics(taps[:: -1 if index % 2 else 1])[index]
-        for index in range(len(rule.outside))
-    )
+    orders = rule.statistics(taps), rule.statistics(taps[::-1])
+    return tuple(orders[place % 2][place] for place in range(len(orders[0])))
 
 
 def _slope_sum(
@@ -141,19 +136,22 @@ def _factor_by_factor(
 def _slope_by_slope(
     g: jax.Array, x: jax.Array, *statistics: jax.Array, rule: Rule, window: Pair, stride: Pair
 ) -> jax.Array:
-    def term(row: int, column: int, g: jax.Array, *rest: jax.Array) -> jax.Array:
+    def term(tap: np.ndarray, g: jax.Array, *rest: jax.Array) -> jax.Array:
         *statistics, x = rest
         return g * rule.slope(x, *statistics)
 
-    return covered(
-        term,
-        (g, *statistics),
-        window=window,
-        stride=stride,
-        size=pads.spatial_size(x),
-        outside=(0.0, *rule.outside),
-        own=(x,),
-    )
+    size = pads.spatial_size(x)
+    return covered(term, (g, *statistics), window=window, stride=stride, size=size, own=(x,))
+
+
+def _transposed_sum(g: jax.Array, x: jax.Array, *statistics: jax.Array, **static: Any) -> jax.Array:
+    """Return the same, to be derived: no pixel there meets a window that does not cover it."""
+
+    def forward(dx: jax.Array) -> jax.Array:
+        return _slope_sum(dx, x, *statistics, **static)
+
+    (dx,) = jax.linear_transpose(forward, x)(g)
+    return dx
 
 
 _sloped: Function = multilinear(
@@ -166,5 +164,5 @@ _spread: Function = multilinear(
     "slope_spread",
     _slope_spread,
     {0: lambda dx, g, *rest, **static: _sloped(dx, *rest, **static)},
-    derived=_slope_by_slope,
+    derived=_transposed_sum,
 )

@@ -14,14 +14,8 @@ from jax.test_util import check_grads
 
 from cnnjax.ops import antialias, local, means
 from cnnjax.ops import padding as pads
-from cnnjax.ops.coverage import UNROLLED, terms
-from cnnjax.ops.extreme import (
-    ASKED,
-    _gathered,
-    _gathered_by_axis,
-    _gathered_by_pixel,
-    _noted,
-)
+from cnnjax.ops.coverage import UNROLLED
+from cnnjax.ops.extreme import _gathered, _gathered_by_axis, _noted, _scattered
 from cnnjax.ops.weighted import weighted
 
 WINDOWS = [
@@ -235,20 +229,19 @@ def test_more_windows_over_a_pixel_than_are_gathered(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("window", "stride"), WINDOWS, ids=str)
-def test_gathering_by_axis_as_a_gpu_does_gives_the_gradient_of_a_cpu(window, stride):
+def test_gathering_by_axis_gives_what_every_window_gives(window, stride):
     x = jnp.round(jax.random.normal(jax.random.key(0), (2, 17, 19, 3)) * 2)  # with ties
     x = x.at[0, 4, 5].set(jnp.nan)
     _, index = _noted(window, stride, True, x)
     g = jnp.round(jax.random.normal(jax.random.key(1), index.shape) * 8)  # sums are exact
     static = {"window": window, "stride": stride, "size": (17, 19)}
     at_once = _gathered(g, index, **static)
-    np.testing.assert_array_equal(_gathered_by_axis(g, index, **static), at_once)
-    if terms(window, stride) <= ASKED:
-        np.testing.assert_array_equal(_gathered_by_pixel(g, index, **static), at_once)
+    for form in (_gathered_by_axis, _scattered):
+        np.testing.assert_array_equal(form(g, index, **static), at_once)
 
 
 def test_long_rows_of_weights():
-    """Forty taps at stride 3: the form that treats every phase at once, edge of the window too."""
+    """Forty taps at stride 3: up to fourteen outputs over a pixel."""
     rows = tuple(float(k % 7 - 3) for k in range(40))
     x = jnp.asarray(np.random.default_rng(0).integers(-4, 5, (2, 53, 3, 2)), "float32")
 
@@ -277,8 +270,10 @@ def test_derivatives_of_every_mode_and_order(name):
     function = FUNCTIONS[name]
     with jax.enable_x64(True):
         x = SMALL.astype("float64")
-        sine = jax.jit(lambda x: jnp.sin(function(x)))
-        check_grads(sine, (x,), 2, ("fwd", "rev"), 1e-5, 1e-5, 1e-6)
+        pooled = jax.jit(function)
+        # The sine apart: in one program of float64 XLA for GPU (jax 0.11.2) loses the lower half
+        # of the bits of a maximum over 49 taps.
+        check_grads(lambda x: jnp.sin(pooled(x)), (x,), 2, ("fwd", "rev"), 1e-5, 1e-5, 1e-6)
 
     def loss(x):
         return jnp.sum(function(x) ** 3)

@@ -61,6 +61,20 @@ def test_windows_of_infinite_values_give_their_value_and_no_nan_to_their_neighbo
     np.testing.assert_allclose(pull(jnp.ones_like(y))[0][0, :, 2:, 0], 0.25, rtol=1e-6)
 
 
+@pytest.mark.parametrize("rule", [SoftMean(1.0), LogMeanExp(1.0, 9), PowerMean(30.0, 9)], ids=str)
+def test_a_huge_pixel_stays_out_of_windows_that_do_not_cover_it(rule):
+    """Its slope there would be infinite: the gather reads such windows, and must not count them."""
+    x = jnp.full((1, 3, 9, 1), 1e-3).at[0, 0, 3].set(300.0)  # the window of 0 to 2 is read for it
+
+    def total(pool, x):
+        return jnp.sum(pool(x, rule, window=(3, 3), stride=(2, 2)) ** 2)
+
+    for derivative in (jax.grad, jax.hessian, lambda f: jax.jacrev(jax.grad(f))):
+        ours, derived = (derivative(functools.partial(total, f))(x) for f in (windowed, stacked))
+        np.testing.assert_allclose(ours, derived, rtol=1e-4, atol=1e-5)
+        assert jnp.isfinite(ours).all()
+
+
 @pytest.mark.parametrize("rule", [SoftMean(1.0), SoftMean(-3.0), PowerMean(3.0, 9)], ids=str)
 @pytest.mark.parametrize("window", [(3, 3), (4, 3)], ids=str)
 def test_statistics_found_in_one_loop_are_those_found_one_by_one(window, rule):
