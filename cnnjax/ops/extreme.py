@@ -30,8 +30,8 @@ from cnnjax.ops.fusion import together
 from cnnjax.ops.multilinear import Function, multilinear
 from cnnjax.ops.padding import Pair
 
-# Windows over a pixel of one axis up to which a GPU gathers axis by axis: it scatters faster, but by
-# atomic additions, whose order and rounding differ from run to run.
+# Windows over a pixel of one axis up to which a GPU gathers axis by axis: it scatters faster, but
+# by atomic additions, whose order and rounding differ from run to run.
 GATHERED = 64
 
 Stack = tuple[jax.Array, ...]
