@@ -5,10 +5,10 @@
 What JAX derives keeps or adds up one map a tap. Here a rule says, beside the value of a window, the
 slope of that value in one of its pixels, as a function of the pixel and of a few statistics of the
 window. The backward pass then gathers: a pixel adds up slope times cotangent over the windows that
-cover it, and no array is larger than the map. Derivatives of every order and mode work.
+cover it, and beside x only the statistics are kept. Derivatives of every order and mode work.
 
 A GPU spends its time on reading one value of each map a window. A slope that is a product, of
-what the pixel gives and what the window gives, lets it read one map only (an H200: 213 to 121 us
+what the pixel gives and what the window gives, lets it read one map only (an H200: 134 to 102 us
 for L2 with window 3 at stride 1).
 """
 
