@@ -240,6 +240,32 @@ def test_gathering_by_axis_gives_what_every_window_gives(window, stride):
         np.testing.assert_array_equal(form(g, index, **static), at_once)
 
 
+@pytest.mark.parametrize(
+    ("rows", "columns", "stride"),
+    [
+        ((1, 2, 3), (5, 7), (3, 2)),  # side by side
+        ((1, 2, 3), (5, 7), (2, 1)),  # one sum
+        ((1, 2, 3, 4, 5), (5, 7, 11, 13), (1, 1)),  # an axis at a time
+        ((1, 2, 3, 4, 5, 6, 7), (5, 7, 11, 13, 17, 19), (2, 1)),  # forward too
+    ],
+    ids=str,
+)
+def test_weights_that_differ_at_every_tap(rows, columns, stride):
+    x = jnp.asarray(np.random.default_rng(0).integers(-4, 5, (2, 13, 12, 2)), "float32")
+    window = len(rows), len(columns)
+
+    def theirs(x):
+        weights = [float(a * b) for a in rows for b in columns]
+        taps = pads.taps(x, window=window, stride=stride)
+        return sum(w * tap for w, tap in zip(weights, taps, strict=True))
+
+    ours = functools.partial(weighted, rows=rows, columns=columns, stride=stride)
+    g = jnp.asarray(np.random.default_rng(1).integers(-4, 5, theirs(x).shape), "float32")
+    want, got = values_and_gradient(theirs, x, g), values_and_gradient(ours, x, g)
+    np.testing.assert_array_equal(got[0], want[0])
+    np.testing.assert_array_equal(got[1], want[1])
+
+
 def test_long_rows_of_weights():
     """Forty taps at stride 3: up to fourteen outputs over a pixel."""
     rows = tuple(float(k % 7 - 3) for k in range(40))
