@@ -145,7 +145,10 @@ def _slope_by_slope(
 
 
 def _transposed_sum(g: jax.Array, x: jax.Array, *statistics: jax.Array, **static: Any) -> jax.Array:
-    """Return the same, to be derived: no pixel there meets a window that does not cover it."""
+    """Return `_slope_by_slope`, to be derived: here no pixel meets a window not over it.
+
+    The slope of such a pair is not counted there, but may be infinite, and its derivative NaN.
+    """
 
     def forward(dx: jax.Array) -> jax.Array:
         return _slope_sum(dx, x, *statistics, **static)
