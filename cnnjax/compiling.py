@@ -65,14 +65,15 @@ def steady_jit(function: Callable[..., Any], **how: Any) -> Compiled:
 
 def _steady() -> dict[str, Any]:
     flags = os.environ.get("XLA_FLAGS", "")
-    return {name: value for name, value in STEADY.items() if name not in flags and _known(name)}
+    wanted = tuple(item for item in STEADY.items() if item[0] not in flags)
+    return dict(wanted if _known(wanted) else filter(lambda item: _known((item,)), wanted))
 
 
 @functools.cache
-def _known(name: str) -> bool:
-    """Whether this XLA has the option: they come and go with its versions."""
+def _known(options: tuple[tuple[str, Any], ...]) -> bool:
+    """Whether this XLA has the options: they come and go with its versions."""
     try:
-        jax.jit(lambda: 0, compiler_options={name: STEADY[name]}).lower().compile()
+        jax.jit(lambda: 0, compiler_options=dict(options)).lower().compile()
     except jax.errors.JaxRuntimeError:
         return False
     return True

@@ -21,7 +21,7 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -114,7 +114,7 @@ def _checked_groups(groups: Any, channels: int, kernel_shape: Sequence[int]) -> 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _convolve(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
     # Ordinary JAX operations, no primitive of ours: inference exports to other formats.
-    return _forward(x, kernel, geometry=geometry)
+    return _by_platform(_forward, _forward_on_cpu)(x, kernel, geometry=geometry)
 
 
 @functools.partial(_convolve.defjvp, symbolic_zeros=True)
@@ -137,34 +137,47 @@ def _tangent(
 
 
 def _forward(x: jax.Array, kernel: jax.Array, *, geometry: Geometry) -> jax.Array:
-    on_cpu = functools.partial(_grouped_forward, geometry)
-    stock = functools.partial(_stock, geometry)
-    y = lax.platform_dependent(_flat(x), kernel, cpu=on_cpu, default=stock)
+    y = _stock(geometry, _flat(x), kernel)
+    return y.reshape(*x.shape[:-3], *y.shape[1:])
+
+
+def _forward_on_cpu(x: jax.Array, kernel: jax.Array, *, geometry: Geometry) -> jax.Array:
+    y = _grouped_forward(geometry, _flat(x), kernel)
     return y.reshape(*x.shape[:-3], *y.shape[1:])
 
 
 def _input_gradient(
     g: jax.Array, kernel: jax.Array, *, geometry: Geometry, size: Pair
 ) -> jax.Array:
-    channels = kernel.shape[2] * geometry.groups
+    dx = _stock_input_gradient(geometry, size, _flat(g), kernel)
+    return dx.reshape(*g.shape[:-3], *dx.shape[1:])
 
-    def stock(g: jax.Array, kernel: jax.Array) -> jax.Array:
-        x = jax.ShapeDtypeStruct((g.shape[0], *size, channels), g.dtype)
-        return jax.linear_transpose(lambda x: _stock(geometry, x, kernel), x)(g)[0]
 
-    canonical = functools.partial(_grouped_input_gradient, geometry, size)
-    dx = lax.platform_dependent(_flat(g), kernel, cpu=canonical, default=stock)
+def _input_gradient_on_cpu(
+    g: jax.Array, kernel: jax.Array, *, geometry: Geometry, size: Pair
+) -> jax.Array:
+    dx = _grouped_input_gradient(geometry, size, _flat(g), kernel)
     return dx.reshape(*g.shape[:-3], *dx.shape[1:])
 
 
 def _kernel_gradient(x: jax.Array, g: jax.Array, *, geometry: Geometry, window: Pair) -> jax.Array:
-    def stock(x: jax.Array, g: jax.Array) -> jax.Array:
-        shape = (*window, x.shape[-1] // geometry.groups, g.shape[-1])
-        kernel = jax.ShapeDtypeStruct(shape, x.dtype)
-        return jax.linear_transpose(lambda kernel: _stock(geometry, x, kernel), kernel)(g)[0]
+    shape = (*window, x.shape[-1] // geometry.groups, g.shape[-1])
+    kernel, x = jax.ShapeDtypeStruct(shape, x.dtype), _flat(x)
+    return jax.linear_transpose(lambda kernel: _stock(geometry, x, kernel), kernel)(_flat(g))[0]
 
-    canonical = functools.partial(_grouped_kernel_gradient, geometry, window)
-    return lax.platform_dependent(_flat(x), _flat(g), cpu=canonical, default=stock)
+
+def _kernel_gradient_on_cpu(
+    x: jax.Array, g: jax.Array, *, geometry: Geometry, window: Pair
+) -> jax.Array:
+    return _grouped_kernel_gradient(geometry, window, _flat(x), _flat(g))
+
+
+def _by_platform(default: Function, cpu: Function) -> Function:
+    def form(*args: jax.Array, **static: Any) -> jax.Array:
+        forms = (functools.partial(function, **static) for function in (cpu, default))
+        return lax.platform_dependent(*args, **dict(zip(("cpu", "default"), forms, strict=True)))
+
+    return form
 
 
 def _stock(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -177,6 +190,13 @@ def _stock(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
         dimension_numbers=LAYOUT,
         feature_group_count=geometry.groups,
     )
+
+
+def _stock_input_gradient(
+    geometry: Geometry, size: Pair, g: jax.Array, kernel: jax.Array
+) -> jax.Array:
+    x = jax.ShapeDtypeStruct((len(g), *size, kernel.shape[2] * geometry.groups), g.dtype)
+    return jax.linear_transpose(lambda x: _stock(geometry, x, kernel), x)(g)[0]
 
 
 def _grouped_forward(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -198,8 +218,7 @@ def _grouped_input_gradient(
     if kernel.shape[2] == 1:
         return _depthwise_input_gradient(geometry, size, g, kernel)
     if geometry.groups > UNROLLED:
-        x = jax.ShapeDtypeStruct((g.shape[0], *size, kernel.shape[2] * geometry.groups), g.dtype)
-        return jax.linear_transpose(lambda x: _stock(geometry, x, kernel), x)(g)[0]
+        return _stock_input_gradient(geometry, size, g, kernel)
     one = functools.partial(_dense_input_gradient, geometry._replace(groups=1), size)
     return _per_group(one, geometry, g, kernel)
 
@@ -405,34 +424,43 @@ def _spatial(x: jax.Array, axis: int = 1) -> Pair:
     return x.shape[axis], x.shape[axis + 1]
 
 
-def _mapped(function: Function, folds: tuple[bool, bool]) -> Callable[..., Any]:
-    """Return the rule of `vmap`: mapped axes join the batch where only `folds` arguments have one.
+def _declared(
+    name: str,
+    default: Function,
+    cpu: Function,
+    transposes: Mapping[int, Function],
+    *,
+    folds: tuple[bool, bool],
+) -> Function:
+    """Return a map whose mapped axes join the batch where only `folds` arguments have one.
 
     A mapped kernel cannot join the batch; a few of them run one after another, many as JAX does.
     """
 
-    def rule(
+    def mapped(
         args: Sequence[jax.Array], axes: Sequence[int | None], **static: Any
     ) -> tuple[jax.Array, int]:
         if tuple(axis is not None for axis in axes) == folds:
             args = [
                 a if i is None else jnp.moveaxis(a, i, 0) for a, i in zip(args, axes, strict=True)
             ]
-            return MAPS[function](*args, **static), 0
+            return call(*args, **static), 0
         args = to_front(args, axes)
-        call = functools.partial(MAPS[function], **static)
+        one = functools.partial(call, **static)
         if args[0].shape[0] <= UNROLLED:
-            return jnp.stack([call(*pair) for pair in zip(*args, strict=True)]), 0
-        return jax.vmap(functools.partial(function, **static))(*args), 0
+            return jnp.stack([one(*pair) for pair in zip(*args, strict=True)]), 0
+        return jax.vmap(functools.partial(_by_platform(default, cpu), **static))(*args), 0
 
-    return rule
+    call = multilinear(name, default, transposes, cpu=cpu, batch=mapped)
+    return call
 
 
 _KERNEL_FIXED, _NEVER = (True, False), (False, False)
 
-_product: Function = multilinear(
+_product: Function = _declared(
     "conv",
     _forward,
+    _forward_on_cpu,
     {
         0: lambda g, x, kernel, *, geometry: _from_kernel(
             g, kernel, geometry=geometry, size=_spatial(x, -3)
@@ -441,32 +469,29 @@ _product: Function = multilinear(
             x, g, geometry=geometry, window=_spatial(kernel, 0)
         ),
     },
-    batch=_mapped(_forward, _KERNEL_FIXED),
+    folds=_KERNEL_FIXED,
 )
-_from_kernel: Function = multilinear(
+_from_kernel: Function = _declared(
     "conv_input_gradient",
     _input_gradient,
+    _input_gradient_on_cpu,
     {
         0: lambda x, g, kernel, *, geometry, size: _product(x, kernel, geometry=geometry),
         1: lambda x, g, kernel, *, geometry, size: _from_maps(
             x, g, geometry=geometry, window=_spatial(kernel, 0)
         ),
     },
-    batch=_mapped(_input_gradient, _KERNEL_FIXED),
+    folds=_KERNEL_FIXED,
 )
-_from_maps: Function = multilinear(
+_from_maps: Function = _declared(
     "conv_kernel_gradient",
     _kernel_gradient,
+    _kernel_gradient_on_cpu,
     {
         0: lambda kernel, x, g, *, geometry, window: _from_kernel(
             g, kernel, geometry=geometry, size=_spatial(x, -3)
         ),
         1: lambda kernel, x, g, *, geometry, window: _product(x, kernel, geometry=geometry),
     },
-    batch=_mapped(_kernel_gradient, _NEVER),
+    folds=_NEVER,
 )
-MAPS = {
-    _forward: _product,
-    _input_gradient: _from_kernel,
-    _kernel_gradient: _from_maps,
-}

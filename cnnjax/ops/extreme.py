@@ -92,13 +92,13 @@ def _noted_by_tap(
     window: Pair, stride: Pair, largest: bool, x: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Let the best so far meet one tap after another; it stays where it wins."""
-    wins = jnp.greater_equal if largest else jnp.less_equal
+    wins = lax.ge if largest else lax.le
     taps = _widened_taps(x, window, stride)
-    best, index = taps[0], jnp.zeros(taps[0].shape, jnp.int8)
+    best, index = taps[0], lax.full(taps[0].shape, 0, jnp.int8)
     for number, tap in enumerate(taps[1:], 1):
         stays = wins(best, tap)
-        best = jnp.where(stays, best, tap)
-        index = jnp.where(stays, index, jnp.int8(number))
+        best = lax.select(stays, best, tap)
+        index = lax.select(stays, index, lax.full_like(index, number))
     y = windows.unless_nan(best, taps).astype(x.dtype)
     y, index = together(y, index)
     return y, index
@@ -162,7 +162,7 @@ def _pick(x: jax.Array, index: jax.Array, *, window: Pair, stride: Pair) -> jax.
         return jnp.take_along_axis(flat, rows, axis=-2).reshape(index.shape)
     first, *rest = pads.taps(x, window=window, stride=stride)
     for number, tap in enumerate(rest, 1):
-        first = jnp.where(index == number, tap, first)
+        first = lax.select(lax.eq(index, lax.full_like(index, number)), tap, first)
     return first
 
 
@@ -186,7 +186,9 @@ def _gathered(
     """Ask the winner of each window over a pixel, in row-major order, whether it is this pixel."""
 
     def term(tap: np.ndarray, g: jax.Array, index: jax.Array) -> jax.Array:
-        return jnp.where(index == tap.astype(index.dtype), windows.wide(g), 0)
+        g = windows.wide(g)
+        won = lax.eq(index, jnp.broadcast_to(tap.astype(index.dtype), index.shape))
+        return lax.select(won, g, lax.full_like(g, 0))
 
     # No window has a tap -1, so nothing else needs to be masked.
     dx = covered(term, (g, index), window=window, stride=stride, size=size, absent=None)

@@ -48,7 +48,7 @@ def _in_one_loop(*maps: jax.Array) -> tuple[jax.Array, ...]:
 
 
 def _larger(left: Sequence[jax.Array], right: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
-    return tuple(jnp.maximum(a, b) for a, b in zip(left, right, strict=True))
+    return tuple(lax.max(a, b) for a, b in zip(left, right, strict=True))
 
 
 def _least(dtype: Any) -> Any:
@@ -56,9 +56,11 @@ def _least(dtype: Any) -> Any:
 
 
 def _behind_branch(x: jax.Array) -> jax.Array:
-    first = x[(slice(0, 1),) * x.ndim]
-    never = jnp.any((first == 0) & (first == 1))
-    return lax.cond(never, jnp.negative, lambda x: x, x)
+    first = lax.slice(x, (0,) * x.ndim, [min(1, size) for size in x.shape])
+    both = lax.eq(first, lax.full_like(first, 0)) & lax.eq(first, lax.full_like(first, 1))
+    return lax.cond(jnp.any(both), lax.neg, lambda x: x, x)
 
 
-unfused: Function = multilinear("unfused", apart, {0: lambda g, x: unfused(g)}, plain=lambda x: x)
+unfused: Function = multilinear(
+    "unfused", lambda x: x, {0: lambda g, x: unfused(g)}, cpu=_behind_branch
+)

@@ -32,6 +32,7 @@ def multilinear(
     forward: Function,
     transposes: Mapping[int, Function],
     *,
+    cpu: Function | None = None,
     batch: Callable[..., tuple[jax.Array, int]] | None = None,
     plain: Function | None = None,
     derived: Function | None = None,
@@ -42,15 +43,18 @@ def multilinear(
     them from it.
 
     forward(*args, **static) takes any leading axes on all of its arguments alike (or else `batch`
-    says what `vmap` does). transposes[i](cotangent, *args, **static) returns the cotangent of
-    argument i; args[i] is there a ShapeDtypeStruct. `plain` is the form for those who read or
-    export programs, where it differs.
+    says what `vmap` does). `cpu` is its form on that platform, where it differs. transposes[i](
+    cotangent, *args, **static) returns the cotangent of argument i; args[i] is there a
+    ShapeDtypeStruct. `plain` is the form for those who read or export programs, where it differs.
     """
     primitive = Primitive(f"cnnjax_{name}")
     FORWARDS[primitive] = plain or forward
-    primitive.def_impl(_compiled(forward))
+    primitive.def_impl(_compiled(primitive))
     primitive.def_abstract_eval(functools.partial(_abstract, forward))
     mlir.register_lowering(primitive, mlir.lower_fun(forward, multiple_results=False))
+    if cpu is not None:
+        lowering = mlir.lower_fun(cpu, multiple_results=False)
+        mlir.register_lowering(primitive, lowering, platform="cpu")
     ad.primitive_jvps[primitive] = functools.partial(
         _tangent, primitive, tuple(transposes), derived
     )
@@ -64,17 +68,24 @@ def multilinear(
     return call
 
 
-def _compiled(forward: Function) -> Function:
+def _compiled(primitive: Primitive) -> Function:
     @functools.lru_cache(maxsize=512)
     def compiled(static: tuple[tuple[str, Any], ...]) -> Function:
-        return jax.jit(functools.partial(forward, **dict(static)))
+        return jax.jit(functools.partial(primitive.bind, **dict(static)))
 
     return lambda *args, **static: compiled(tuple(sorted(static.items())))(*args)
 
 
 def _abstract(forward: Function, *avals: Any, **static: Any) -> Any:
-    out = jax.eval_shape(functools.partial(forward, **static), *avals)
+    arrays = tuple(jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals)
+    out = _result(forward, arrays, tuple(sorted(static.items())))
     return avals[0].update(shape=out.shape, dtype=out.dtype, weak_type=False)
+
+
+@functools.lru_cache(maxsize=4096)
+def _result(forward: Function, arrays: Any, static: tuple[tuple[str, Any], ...]) -> Any:
+    """Return the result's shape and dtype. Asked for at every transformation, hence kept."""
+    return jax.eval_shape(functools.partial(forward, **dict(static)), *arrays)
 
 
 def _tangent(

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax import lax
 
 PRECISIONS: Mapping[str, Any] = {"f32": None, "bf16": jnp.bfloat16, "f16": jnp.float16}
 FIRST_SCALE, GROWTH = 2.0**10, 2000
@@ -57,7 +58,7 @@ def scaled(loss: jax.Array, scale: LossScale | None) -> jax.Array:
 def unscale(grads: Any, count: jax.Array, scale: LossScale | None) -> Any:
     """Return gradients of the mean loss from those of the scaled sum over `count` rows."""
     divisor = count if scale is None else count * scale.factor
-    return jax.tree.map(lambda g: g / divisor.astype(g.dtype), grads)
+    return jax.tree.map(lambda g: lax.div(g, lax.full_like(g, divisor)), grads)
 
 
 def guard(old: Any, new: Any, grads: Any, sums: dict[str, jax.Array]) -> Any:

@@ -190,8 +190,10 @@ def first_state(
     config: Config, plan: Plan, net: nn.Module, tx: Any, dataset: Dataset
 ) -> TrainState:
     """Return the state before the first step, on every device of the plan."""
-    create = quick_jit(creation(config, plan, net, tx, dataset))
-    return plan.replicate(create(jax.random.key(config.seed)))
+    create = creation(config, plan, net, tx, dataset)
+    # The key is made in the program too: a program of its own would be one more to load.
+    start = quick_jit(lambda seed: create(jax.random.key(seed)))
+    return plan.replicate(start(np.int32(config.seed)))
 
 
 def creation(
