@@ -78,7 +78,7 @@ def conv(
     sides = pads.amounts(pads.spatial_size(x), window, stride, padding)
     dtype = jnp.result_type(x, kernel)
     geometry = Geometry(stride, sides, dilation, groups)
-    return _convolve(geometry, x.astype(dtype), kernel.astype(dtype))
+    return _product(x.astype(dtype), kernel.astype(dtype), geometry=geometry)
 
 
 def _checked_kernel(kernel: Any) -> jax.Array:
@@ -109,27 +109,6 @@ def _checked_groups(groups: Any, channels: int, kernel_shape: Sequence[int]) -> 
             f"in {groups} groups, got shape {tuple(kernel_shape)}"
         )
     return groups
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _convolve(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    # Ordinary JAX operations, no primitive of ours: inference exports to other formats.
-    return _by_platform(_forward, _forward_on_cpu)(x, kernel, geometry=geometry)
-
-
-@functools.partial(_convolve.defjvp, symbolic_zeros=True)
-def _tangent(
-    geometry: Geometry, primals: Sequence[jax.Array], tangents: Sequence[Any]
-) -> tuple[jax.Array, Any]:
-    (x, kernel), (dx, dkernel) = primals, tangents
-    zero = jax.custom_derivatives.SymbolicZero
-    y = _product(x, kernel, geometry=geometry)
-    terms = []
-    if not isinstance(dx, zero):
-        terms.append(_product(dx, kernel, geometry=geometry))
-    if not isinstance(dkernel, zero):
-        terms.append(_product(x, dkernel, geometry=geometry))
-    return y, sum(terms[1:], terms[0]) if terms else jnp.zeros_like(y)
 
 
 # The three maps below are one trilinear form sum(g * conv(x, kernel)) with one argument left open;
