@@ -111,55 +111,12 @@ def _checked_groups(groups: Any, channels: int, kernel_shape: Sequence[int]) -> 
     return groups
 
 
-# The three maps below are one trilinear form sum(g * conv(x, kernel)) with one argument left open;
-# each is linear in both of its arguments, and the transposes of each are the other two.
+# Three maps are one trilinear form sum(g * conv(x, kernel)) with one argument left open; each is
+# linear in both of its arguments, and the transposes of each are the other two. First JAX's own
+# forms of them, then those for CPU.
 
 
-def _forward(x: jax.Array, kernel: jax.Array, *, geometry: Geometry) -> jax.Array:
-    y = _stock(geometry, _flat(x), kernel)
-    return y.reshape(*x.shape[:-3], *y.shape[1:])
-
-
-def _forward_on_cpu(x: jax.Array, kernel: jax.Array, *, geometry: Geometry) -> jax.Array:
-    y = _grouped_forward(geometry, _flat(x), kernel)
-    return y.reshape(*x.shape[:-3], *y.shape[1:])
-
-
-def _input_gradient(
-    g: jax.Array, kernel: jax.Array, *, geometry: Geometry, size: Pair
-) -> jax.Array:
-    dx = _stock_input_gradient(geometry, size, _flat(g), kernel)
-    return dx.reshape(*g.shape[:-3], *dx.shape[1:])
-
-
-def _input_gradient_on_cpu(
-    g: jax.Array, kernel: jax.Array, *, geometry: Geometry, size: Pair
-) -> jax.Array:
-    dx = _grouped_input_gradient(geometry, size, _flat(g), kernel)
-    return dx.reshape(*g.shape[:-3], *dx.shape[1:])
-
-
-def _kernel_gradient(x: jax.Array, g: jax.Array, *, geometry: Geometry, window: Pair) -> jax.Array:
-    shape = (*window, x.shape[-1] // geometry.groups, g.shape[-1])
-    kernel, x = jax.ShapeDtypeStruct(shape, x.dtype), _flat(x)
-    return jax.linear_transpose(lambda kernel: _stock(geometry, x, kernel), kernel)(_flat(g))[0]
-
-
-def _kernel_gradient_on_cpu(
-    x: jax.Array, g: jax.Array, *, geometry: Geometry, window: Pair
-) -> jax.Array:
-    return _grouped_kernel_gradient(geometry, window, _flat(x), _flat(g))
-
-
-def _by_platform(default: Function, cpu: Function) -> Function:
-    def form(*args: jax.Array, **static: Any) -> jax.Array:
-        forms = (functools.partial(function, **static) for function in (cpu, default))
-        return lax.platform_dependent(*args, **dict(zip(("cpu", "default"), forms, strict=True)))
-
-    return form
-
-
-def _stock(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _stock(x: jax.Array, kernel: jax.Array, *, geometry: Geometry) -> jax.Array:
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -172,39 +129,45 @@ def _stock(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _stock_input_gradient(
-    geometry: Geometry, size: Pair, g: jax.Array, kernel: jax.Array
+    g: jax.Array, kernel: jax.Array, *, geometry: Geometry, size: Pair
 ) -> jax.Array:
     x = jax.ShapeDtypeStruct((len(g), *size, kernel.shape[2] * geometry.groups), g.dtype)
-    return jax.linear_transpose(lambda x: _stock(geometry, x, kernel), x)(g)[0]
+    return jax.linear_transpose(lambda x: _stock(x, kernel, geometry=geometry), x)(g)[0]
 
 
-def _grouped_forward(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _stock_kernel_gradient(
+    x: jax.Array, g: jax.Array, *, geometry: Geometry, window: Pair
+) -> jax.Array:
+    shape = (*window, x.shape[-1] // geometry.groups, g.shape[-1])
+    kernel = jax.ShapeDtypeStruct(shape, x.dtype)
+    return jax.linear_transpose(lambda kernel: _stock(x, kernel, geometry=geometry), kernel)(g)[0]
+
+
+def _forward(x: jax.Array, kernel: jax.Array, *, geometry: Geometry) -> jax.Array:
     if geometry.groups == 1:
         return _dense_forward(geometry, x, kernel)
     if kernel.shape[2] == 1:
         return _depthwise(geometry, x, kernel)
     if geometry.groups > UNROLLED:
-        return _stock(geometry, x, kernel)
+        return _stock(x, kernel, geometry=geometry)
     one = functools.partial(_dense_forward, geometry._replace(groups=1))
     return _per_group(one, geometry, x, kernel)
 
 
-def _grouped_input_gradient(
-    geometry: Geometry, size: Pair, g: jax.Array, kernel: jax.Array
+def _input_gradient(
+    g: jax.Array, kernel: jax.Array, *, geometry: Geometry, size: Pair
 ) -> jax.Array:
     if geometry.groups == 1:
         return _dense_input_gradient(geometry, size, g, kernel)
     if kernel.shape[2] == 1:
         return _depthwise_input_gradient(geometry, size, g, kernel)
     if geometry.groups > UNROLLED:
-        return _stock_input_gradient(geometry, size, g, kernel)
+        return _stock_input_gradient(g, kernel, geometry=geometry, size=size)
     one = functools.partial(_dense_input_gradient, geometry._replace(groups=1), size)
     return _per_group(one, geometry, g, kernel)
 
 
-def _grouped_kernel_gradient(
-    geometry: Geometry, window: Pair, x: jax.Array, g: jax.Array
-) -> jax.Array:
+def _kernel_gradient(x: jax.Array, g: jax.Array, *, geometry: Geometry, window: Pair) -> jax.Array:
     channels = x.shape[-1] // geometry.groups
     if window == (1, 1) or geometry.groups > UNROLLED or (channels == 1 and geometry.groups > 1):
         return _kernel_gradient_by_taps(geometry, window, x, g)
@@ -404,42 +367,40 @@ def _spatial(x: jax.Array, axis: int = 1) -> Pair:
 
 
 def _declared(
-    name: str,
-    default: Function,
-    cpu: Function,
-    transposes: Mapping[int, Function],
-    *,
-    folds: tuple[bool, bool],
+    name: str, stock: Function, cpu: Function, transposes: Mapping[int, Function], *, to_map: bool
 ) -> Function:
-    """Return a map whose mapped axes join the batch where only `folds` arguments have one.
+    """Return the map whose forms these are, of arguments with any leading axes.
 
-    A mapped kernel cannot join the batch; a few of them run one after another, many as JAX does.
+    to_map: the result is a map, with the leading axes of the first argument, and not a kernel.
     """
+
+    def on_batch(form: Function) -> Function:
+        def function(a: jax.Array, b: jax.Array, **static: Any) -> jax.Array:
+            y = form(_flat(a), _flat(b), **static)
+            return y.reshape(*a.shape[:-3], *y.shape[1:]) if to_map else y
+
+        return function
 
     def mapped(
         args: Sequence[jax.Array], axes: Sequence[int | None], **static: Any
     ) -> tuple[jax.Array, int]:
-        if tuple(axis is not None for axis in axes) == folds:
-            args = [
-                a if i is None else jnp.moveaxis(a, i, 0) for a, i in zip(args, axes, strict=True)
-            ]
-            return call(*args, **static), 0
-        args = to_front(args, axes)
         one = functools.partial(call, **static)
-        if args[0].shape[0] <= UNROLLED:
+        if to_map and axes[1] is None:
+            return one(*to_front(args[:1], axes[:1]), args[1]), 0
+        # A mapped kernel cannot join the batch: a few run one after another, many as JAX does.
+        args = to_front(args, axes)
+        if len(args[0]) <= UNROLLED:
             return jnp.stack([one(*pair) for pair in zip(*args, strict=True)]), 0
-        return jax.vmap(functools.partial(_by_platform(default, cpu), **static))(*args), 0
+        return jax.vmap(functools.partial(on_batch(stock), **static))(*args), 0
 
-    call = multilinear(name, default, transposes, cpu=cpu, batch=mapped)
+    call = multilinear(name, on_batch(stock), transposes, cpu=on_batch(cpu), batch=mapped)
     return call
 
 
-_KERNEL_FIXED, _NEVER = (True, False), (False, False)
-
 _product: Function = _declared(
     "conv",
+    _stock,
     _forward,
-    _forward_on_cpu,
     {
         0: lambda g, x, kernel, *, geometry: _from_kernel(
             g, kernel, geometry=geometry, size=_spatial(x, -3)
@@ -448,29 +409,29 @@ _product: Function = _declared(
             x, g, geometry=geometry, window=_spatial(kernel, 0)
         ),
     },
-    folds=_KERNEL_FIXED,
+    to_map=True,
 )
 _from_kernel: Function = _declared(
     "conv_input_gradient",
+    _stock_input_gradient,
     _input_gradient,
-    _input_gradient_on_cpu,
     {
         0: lambda x, g, kernel, *, geometry, size: _product(x, kernel, geometry=geometry),
         1: lambda x, g, kernel, *, geometry, size: _from_maps(
             x, g, geometry=geometry, window=_spatial(kernel, 0)
         ),
     },
-    folds=_KERNEL_FIXED,
+    to_map=True,
 )
 _from_maps: Function = _declared(
     "conv_kernel_gradient",
+    _stock_kernel_gradient,
     _kernel_gradient,
-    _kernel_gradient_on_cpu,
     {
         0: lambda kernel, x, g, *, geometry, window: _from_kernel(
             g, kernel, geometry=geometry, size=_spatial(x, -3)
         ),
         1: lambda kernel, x, g, *, geometry, window: _product(x, kernel, geometry=geometry),
     },
-    folds=_NEVER,
+    to_map=False,
 )

@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from cnnjax.ops import padding as pads
 from cnnjax.ops.padding import Pair
@@ -79,12 +78,4 @@ def most_over(outputs: int, window: int, stride: int) -> int:
 
 
 def _taken(item: jax.Array, row: np.ndarray, column: np.ndarray) -> jax.Array:
-    return _lines(_lines(item, row, item.ndim - 3), column, item.ndim - 2)
-
-
-def _lines(item: jax.Array, which: np.ndarray, axis: int) -> jax.Array:
-    """Return `jnp.take(item, which, axis)`, which takes JAX several times as long to trace."""
-    sides = item.shape[:axis], item.shape[axis + 1 :]
-    rest = tuple(place for place in range(item.ndim) if place != axis)
-    places = lax.GatherDimensionNumbers(rest, (axis,), (axis,))
-    return lax.gather(item, which[:, None], places, (*sides[0], 1, *sides[1]), mode="clip")
+    return pads.lines(pads.lines(item, row, item.ndim - 3), column, item.ndim - 2)

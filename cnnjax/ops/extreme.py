@@ -168,16 +168,18 @@ def _pick(x: jax.Array, index: jax.Array, *, window: Pair, stride: Pair) -> jax.
 
 def _spread(g: jax.Array, index: jax.Array, *, window: Pair, stride: Pair, size: Pair) -> jax.Array:
     """Return the transpose of `_pick`: each pixel sums the g of the windows that it won."""
-    forms = (_gathered, _gathered_by_axis, _scattered)
-    gathered, by_axis, scattered = (
-        functools.partial(form, window=window, stride=stride, size=size) for form in forms
-    )
     terms = list(map(most_over, pads.spatial_size(g), window, stride))
-    if math.prod(terms) <= UNROLLED:
-        return gathered(g, index)
-    if max(terms) > GATHERED:
-        return scattered(g, index)
-    return lax.platform_dependent(g, index, cpu=scattered, default=by_axis)
+    form = _gathered_by_axis if max(terms) <= GATHERED else _scattered
+    form = _gathered if math.prod(terms) <= UNROLLED else form
+    return form(g, index, window=window, stride=stride, size=size)
+
+
+def _spread_on_cpu(
+    g: jax.Array, index: jax.Array, *, window: Pair, stride: Pair, size: Pair
+) -> jax.Array:
+    terms = map(most_over, pads.spatial_size(g), window, stride)
+    form = _gathered if math.prod(terms) <= UNROLLED else _scattered
+    return form(g, index, window=window, stride=stride, size=size)
 
 
 def _gathered(
@@ -261,4 +263,5 @@ _spreaded: Function = multilinear(
             x, index, window=window, stride=stride
         )
     },
+    cpu=_spread_on_cpu,
 )

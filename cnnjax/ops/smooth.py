@@ -113,20 +113,8 @@ def _slope_sum(
 def _slope_spread(
     g: jax.Array, x: jax.Array, *statistics: jax.Array, rule: Rule, window: Pair, stride: Pair
 ) -> jax.Array:
-    def form(function: Function) -> Function:
-        return functools.partial(function, rule=rule, window=window, stride=stride)
-
     if rule.factors is None:
-        return form(_slope_by_slope)(g, x, *statistics)
-    return lax.platform_dependent(
-        g, x, *statistics, cpu=form(_slope_by_slope), default=form(_factor_by_factor)
-    )
-
-
-def _factor_by_factor(
-    g: jax.Array, x: jax.Array, *statistics: jax.Array, rule: Rule, window: Pair, stride: Pair
-) -> jax.Array:
-    assert rule.factors is not None
+        return _slope_by_slope(g, x, *statistics, rule=rule, window=window, stride=stride)
     inner, outer = rule.factors(x, *statistics)
     rows, columns = ((1.0,) * length for length in window)
     size = pads.spatial_size(x)
@@ -167,5 +155,6 @@ _spread: Function = multilinear(
     "slope_spread",
     _slope_spread,
     {0: lambda dx, g, *rest, **static: _sloped(dx, *rest, **static)},
+    cpu=_slope_by_slope,
     derived=_transposed_sum,
 )
