@@ -174,12 +174,14 @@ def test_vmap_equals_a_loop(axes):
 @pytest.mark.slow
 def test_many_mapped_kernels_take_the_other_path():
     x, kernels = whole((40, 1, 4, 4, 2)), whole((40, 2, 2, 2, 3), 1)
-    got = jax.vmap(jax.grad(lambda k, x: jnp.sum(conv(x, k) ** 2)))(kernels, x)
-    want = [
-        jax.grad(lambda k, x: jnp.sum(reference(x, k) ** 2))(k, x)
-        for k, x in zip(kernels, x, strict=True)
-    ]
-    np.testing.assert_array_equal(got, jnp.stack(want))
+
+    def gradients(function):
+        return lambda k, x: jax.grad(lambda k, x: jnp.sum(function(x, k) ** 2), (0, 1))(k, x)
+
+    each = [gradients(reference)(k, x) for k, x in zip(kernels, x, strict=True)]
+    want = jax.tree.map(lambda *rows: jnp.stack(rows), *each)
+    for got in jax.vmap(gradients(conv)), gradients(jax.vmap(conv)):
+        jax.tree.map(np.testing.assert_array_equal, got(kernels, x), want)
 
 
 def test_leading_axes():
