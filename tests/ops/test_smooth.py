@@ -14,9 +14,9 @@ from cnnjax.ops.fusion import unfused
 from cnnjax.ops.means import LogMeanExp, PowerMean, SoftMean
 from cnnjax.ops.smooth import (
     AT_ONCE,
-    _factor_by_factor,
     _one_by_one,
     _slope_by_slope,
+    _slope_spread,
     _statistics,
     windowed,
 )
@@ -99,7 +99,7 @@ def test_factors_as_a_gpu_takes_them_give_the_slopes_of_a_cpu(window, stride, sc
     y = windowed(x, **static)
     g = jax.random.normal(jax.random.key(1), y.shape)
     slopes = _slope_by_slope(g, x, y, **static)
-    np.testing.assert_allclose(_factor_by_factor(g, x, y, **static), slopes, rtol=1e-5, atol=2e-6)
+    np.testing.assert_allclose(_slope_spread(g, x, y, **static), slopes, rtol=1e-5, atol=2e-6)
     assert np.isfinite(slopes).all()
 
 
@@ -108,7 +108,7 @@ def test_factors_of_tiny_windows_stay_finite():
     rule = PowerMean(2.0, 4)
     g = jnp.full((1, 3, 3, 1), 1e3)
     y = windowed(x, rule, **static)
-    assert y.min() > 0 and np.isfinite(_factor_by_factor(g, x, y, rule=rule, **static)).all()
+    assert y.min() > 0 and np.isfinite(_slope_spread(g, x, y, rule=rule, **static)).all()
 
 
 def test_training_keeps_no_map_a_tap():
