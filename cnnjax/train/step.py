@@ -125,7 +125,7 @@ def train_step(
             grads, sums = lax.psum((grads, sums), method.axis_name)
             collections = mean_of_floats(collections, method.axis_name)
         grads = precisions.unscale(grads, jnp.maximum(sums["count"], 1.0), state.scale)
-        sums["gradients"] = jnp.sqrt(jnp.stack([jnp.sum(g * g) for g in jax.tree.leaves(grads)]))
+        sums["gradients"] = jnp.stack([jnp.linalg.norm(g) for g in jax.tree.leaves(grads)])
         return precisions.guard(state, _update(state, grads, collections), grads, sums)
 
     def _update(state: TrainState, grads: Any, collections: Any) -> TrainState:
