@@ -2,6 +2,7 @@
 
 The passes: forward; the gradient of the kernel; that of the input; both with the forward pass; and
 the kernel's gradient once more as two steps of a `lax.scan`, per step, beside ours outside of it.
+Once, all of 64 images with a kernel each, by `vmap`.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from cnnjax.ops.conv import conv
 SHAPES = ((32, 3, 32), (16, 32, 64), (8, 64, 128), (28, 1, 6), (14, 6, 16))
 KERNELS = (3, 5)
 BATCH, STEPS = 128, 2
+KERNELS_MAPPED = 64
 GROUP = ("pass",)
 
 Function = Callable[..., object]
 
 
 def cells() -> Iterator[Cell]:
-    """Yield every shape x kernel x pass."""
+    """Yield every shape x kernel x pass, then many kernels at once."""
     for size, channels, features in SHAPES:
         for k in KERNELS:
             sizes = (size, channels, features, k)
@@ -34,6 +36,8 @@ def cells() -> Iterator[Cell]:
             for name in PASSES:
                 yield Cell({**where, "pass": name}, partial(_candidates, name, *sizes))
             yield Cell({**where, "pass": "kernel gradient in scan"}, partial(_scanned, *sizes))
+    where = {"map": f"{KERNELS_MAPPED} of 16x16x8->16", "kernel": "3x3"}
+    yield Cell({**where, "pass": "kernels mapped"}, _mapped)
 
 
 def _inputs(
@@ -84,6 +88,18 @@ def _scanned(size: int, channels: int, features: int, k: int) -> dict[str, Candi
         "cnnjax": compiled(scan(conv), *arrays),
         "cnnjax outside": compiled(outside, *arrays),
         "lax": compiled(scan(stock), *arrays),
+    }
+
+
+def _mapped() -> dict[str, Candidate | str]:
+    def arrays(*shapes: tuple[int, ...]) -> Iterator[jax.Array]:
+        for number, shape in enumerate(shapes):
+            yield jax.random.normal(jax.random.key(number), (KERNELS_MAPPED, *shape))
+
+    given = tuple(arrays((1, 16, 16, 8), (3, 3, 8, 16), (1, 16, 16, 16)))
+    return {
+        "cnnjax": compiled(everything(jax.vmap(conv)), *given),
+        "lax": compiled(everything(jax.vmap(stock)), *given),
     }
 
 
