@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -63,9 +64,19 @@ def multilinear(
 
     @functools.wraps(forward)
     def call(*args: jax.Array, **static: Any) -> jax.Array:
-        return primitive.bind(*args, **static)
+        return primitive.bind(*_varying_alike(args), **static)
 
     return call
+
+
+def _varying_alike(args: Sequence[jax.Array]) -> list[jax.Array]:
+    """Let each vary over the axes of shard_map that any does: sums over them are transposes."""
+    over = [jax.typeof(arg).manual_axis_type.varying for arg in args]
+    axes = frozenset().union(*over)
+    return [
+        arg if own == axes else lax.pcast(arg, tuple(axes - own), to="varying")
+        for arg, own in zip(args, over, strict=True)
+    ]
 
 
 def _compiled(primitive: Primitive) -> Function:

@@ -194,6 +194,23 @@ def test_leading_axes():
     np.testing.assert_array_equal(zero, jnp.zeros_like(kernel))
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="needs two devices")
+@pytest.mark.parametrize("groups", [1, 2])
+def test_sharded_over_devices(groups):
+    """Under `shard_map`, which adds up the gradient of what all devices share."""
+    mesh = jax.make_mesh((2,), ("data",), (jax.sharding.AxisType.Auto,))
+    x, kernel = whole((4, 6, 5, 2)), whole((3, 3, 2 // groups, 4), 1)
+
+    def gradients(x, kernel):
+        return jax.grad(lambda x, k: jnp.sum(conv(x, k, groups=groups) ** 2), (0, 1))(x, kernel)
+
+    spread = jax.shard_map(
+        gradients, mesh=mesh, in_specs=(jax.P("data"), jax.P()), out_specs=(jax.P("data"), jax.P())
+    )
+    got, want = jax.jit(spread)(x, kernel), gradients(x, kernel)
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
 def loss(kernel, x):
     return jnp.sum(conv(x, kernel, stride=2) ** 2)
 
