@@ -5,6 +5,7 @@ use_cache()        # before the first compilation
 
 from __future__ import annotations
 
+import functools
 import gc
 import hashlib
 import importlib.metadata
@@ -25,13 +26,17 @@ def cache_directory() -> Path:
 
 
 def use_cache() -> None:
-    """Make JAX keep and reuse every compilation, and Python no longer look for garbage before it.
-
-    One look through all that was imported takes a tenth of a second of the first step's one.
-    """
+    """Make JAX keep and reuse every compilation, and Python not collect among the imports."""
     import jax
 
-    gc.freeze()
+    _set_imports_aside()
     jax.config.update("jax_compilation_cache_dir", str(cache_directory()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@functools.cache
+def _set_imports_aside() -> None:
+    # One collection of all that was imported takes a tenth of the first step's second. Once only:
+    # a later trial's call would keep for ever what the trial before left behind.
+    gc.freeze()
