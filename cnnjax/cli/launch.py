@@ -1,20 +1,21 @@
 """usage: cnnjax launch --nproc=N [--max_restarts=R] -- train [FLAGS]
 
-Run one training in N processes of this machine, which share its devices.
+Run one training in N processes of this machine, each with its part of the GPUs where there are any.
 
   cnnjax launch --nproc=2 -- train --out=runs/wide --checkpoint_every=200
 
 When one process dies all are stopped and started again, from the last checkpoint (give --out and
 --checkpoint_every), at most R times. SIGTERM makes them save and end with status 75: the same
-command goes on. Where the launcher itself is killed they end with it. On a CPU,
-JAX_NUM_CPU_DEVICES says how many devices each process has; under srun or mpirun start `cnnjax
-train` itself, the processes find each other.
+command goes on. Where the launcher itself is killed they end with it. On a CPU (JAX_PLATFORMS=cpu
+where there are GPUs), JAX_NUM_CPU_DEVICES says how many devices each process has; under srun or
+mpirun start `cnnjax train` itself, the processes find each other.
 """
 
 from __future__ import annotations
 
 import collections
 import contextlib
+import importlib.metadata
 import os
 import re
 import signal
@@ -22,12 +23,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Any
 
 from cnnjax.cli.flags import Flags
-from cnnjax.train.processes import LAUNCHER, free_port
+from cnnjax.train.processes import LAUNCHER, LOST, free_port
 
 RESUMABLE, GAVE_UP = 75, 70
 # What every process finds for itself: mistakes, failed trainings, requests to stop.
@@ -35,7 +37,9 @@ FINAL = (1, 2, RESUMABLE)
 GRACE_SECONDS, POLL_SECONDS = 30.0, 0.05
 MOST_A_CORE = 16  # a process has its own JAX: hundreds of MB
 # Lines of the runtime below, which say nothing to a user.
-NOISE = re.compile(r"^\[Gloo\]|^[EWIF]\d{4} |^\*\*\*|^\s+@|^\s*$")
+NOISE = re.compile(
+    r"^\[Gloo\]|^[EWIF]\d{4} |^\*\*\*|^\s+@|^\s*$|^:[A-Z_]+:|^=== Source Location|^external/xla"
+)
 
 
 @dataclass
@@ -85,7 +89,8 @@ def main(words: list[str]) -> int:
         raise ValueError(
             f"expected -- train ... after the flags, got {' '.join(command) or 'none'}"
         )
-    return supervise(lambda: start(command, flags.nproc), flags.max_restarts)
+    parts = gpu_parts(flags.nproc)
+    return supervise(lambda: start(command, parts), flags.max_restarts)
 
 
 def supervise(start_all: Callable[[], list[Member]], max_restarts: int) -> int:
@@ -109,11 +114,37 @@ def supervise(start_all: Callable[[], list[Member]], max_restarts: int) -> int:
     return GAVE_UP
 
 
-def start(command: Sequence[str], count: int) -> list[Member]:
-    """Start the processes of one try, which meet at a free port."""
-    place = f"127.0.0.1:{free_port()}"
+def gpu_parts(count: int) -> list[dict[str, str]]:
+    """Return what goes into each process's environment, for JAX would give every GPU to each."""
+    gpus = visible_gpus()
+    if not gpus or "JAX_LOCAL_DEVICE_IDS" in os.environ:
+        return [{}] * count
+    if gpus % count:
+        raise ValueError(
+            f"nproc: expected a divisor of {gpus}, the GPUs of this machine, got {count}; with "
+            "JAX_PLATFORMS=cpu the processes share its CPU"
+        )
+    size = gpus // count
+    parts = (range(index * size, (index + 1) * size) for index in range(count))
+    return [{"JAX_LOCAL_DEVICE_IDS": ",".join(map(str, part))} for part in parts]
+
+
+def visible_gpus() -> int:
+    """Return how many NVIDIA GPUs JAX would find here, without starting it."""
+    platforms = (os.environ.get("JAX_PLATFORMS") or "cuda").split(",")
+    plugins = importlib.metadata.entry_points(group="jax_plugins").names
+    if not {"cuda", "gpu"} & set(platforms) or not any("cuda" in name for name in plugins):
+        return 0
+    if (listed := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return sum(name.strip() not in ("", "-1") for name in listed.split(","))
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
+def start(command: Sequence[str], environments: Sequence[Mapping[str, str]]) -> list[Member]:
+    """Start the processes of one try, one an environment; they meet at a free port."""
+    place, count = f"127.0.0.1:{free_port()}", len(environments)
     members = []
-    for index in range(count):
+    for index, environment in enumerate(environments):
         words = [f"--coordinator={place}", f"--num_processes={count}", f"--process_id={index}"]
         process = subprocess.Popen(
             [sys.executable, "-m", "cnnjax", *command, *words],
@@ -121,7 +152,7 @@ def start(command: Sequence[str], count: int) -> list[Member]:
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            env={**os.environ, LAUNCHER: str(os.getpid())},
+            env={**os.environ, **environment, LAUNCHER: str(os.getpid())},
         )
         members.append(Member(index, process))
         attend(members[-1])
@@ -159,12 +190,16 @@ def wait(members: Sequence[Member]) -> Member | None:
     failed: Member | None = None
     end = float("inf")
     while any(member.status is None for member in members) and time.monotonic() < end:
-        bad = [member for member in members if member.status]
-        if bad and failed is None:
-            failed = bad[0]
+        if failed is None and (failed := to_blame(members)):
             end = time.monotonic() + (GRACE_SECONDS if failed.status in FINAL else 0.0)
         time.sleep(POLL_SECONDS)
-    return failed or next((member for member in members if member.status), None)
+    return failed or to_blame(members)
+
+
+def to_blame(members: Sequence[Member]) -> Member | None:
+    """Return one that failed; one that ended because it lost another only where no other did."""
+    failed = [member for member in members if member.status]
+    return min(failed, key=lambda member: member.status == LOST, default=None)
 
 
 @contextlib.contextmanager

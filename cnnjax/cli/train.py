@@ -14,7 +14,7 @@ units' fields and where the first one's field is centred. "global" sees the imag
 With --out the run is kept in DIR: config.json, env.json, metrics.jsonl, variables.npz, result.json
 and checkpoints/. The same command again goes on from the last checkpoint. SIGTERM writes one and
 ends with status 75: run it again. Several processes: see `cnnjax launch --help`; under srun and
-mpirun they find each other.
+mpirun they find each other, and end with status 69 where one of them dies: run it again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 
@@ -79,11 +79,13 @@ def main(words: list[str]) -> int:
     if flags.cost:
         return show_cost(config)
     try:
-        with _profile(flags.profile):
+        with _profile(flags.profile), processes.none_lost():
             result = _run(config, flags.out, watch)
     except Stopped as stopped:
         print(f"cnnjax train: {stopped}; the same command goes on from there", file=sys.stderr)
         return RESUMABLE
+    except processes.Lost as lost:
+        _leave(lost)
     return _conclude(result)
 
 
@@ -102,6 +104,13 @@ def define_flags() -> Flags:
     flags.integer("num_processes", None, "how many processes there are")
     flags.integer("process_id", None, "which of them this is, from 0 on", least=0)
     return flags
+
+
+def _leave(lost: processes.Lost) -> NoReturn:
+    """End at once: an orderly end would wait for the process that has died, and then abort."""
+    print(f"cnnjax train: {lost}; the same command goes on", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(processes.LOST)
 
 
 def _conclude(result: dict[str, Any]) -> int:

@@ -21,6 +21,7 @@ from cnnjax.study.environment import describe
 from cnnjax.study.rows import failed
 from cnnjax.study.store import TrialFiles
 from cnnjax.train.fit import Diverged
+from cnnjax.train.processes import none_lost
 from cnnjax.train.training import Stopped
 
 CHECKPOINTS = "checkpoints"  # their directory, in the trial's
@@ -39,9 +40,11 @@ def begin(files: TrialFiles, config: Config, **env: Any) -> None:
 def or_failure(config: Config, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Return the row that `run` returns, or the one that says why it raised."""
     try:
-        return run()
+        with none_lost():
+            return run()
     except (OSError, Stopped):
-        raise  # a full disk or a missing data file is not the trial's own failure
+        # A full disk, a missing data file, another process that died: not the trial's own failure.
+        raise
     except Exception as error:
         return failure(config, error)
 

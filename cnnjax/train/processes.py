@@ -3,7 +3,8 @@
     join(coordinator="127.0.0.1:9876", num_processes=2, process_id=0)   # before the first array
     asked_to_stop(step)             # the same answer in every process
     is_first()                      # the one that writes
-end_with_launcher()             # never outlive `cnnjax launch`
+    end_with_launcher()             # never outlive `cnnjax launch`
+    with none_lost(): ...           # what all compute together
 
 Under Slurm (srun) and Open MPI (mpirun) `join()` finds everything by itself. When one process dies
 the others cannot go on: `cnnjax launch` stops and restarts all of them.
@@ -13,8 +14,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import time
+from collections.abc import Iterator
 
 import jax
 
@@ -24,9 +27,21 @@ HEARTBEAT_SECONDS = 10
 MEETING_SECONDS = 60
 # What a process of several finds in its environment: its manager's count of processes.
 MANAGERS = {"Slurm": "SLURM_STEP_NUM_TASKS", "Open MPI": "OMPI_COMM_WORLD_SIZE"}
+# Open MPI 5 tells its processes the job's name, "prterun-" + host and id of mpirun + "@1"; up to
+# Open MPI 4, which JAX knows, there was an address.
+JOB = re.compile(r"prte(?:run)?-(?P<host>.+)-(?P<number>\d+)@\d+")
+PORTS = range(61440, 65536)
 # In the environment of a process of `cnnjax launch`: the launcher's id.
 LAUNCHER = "CNNJAX_LAUNCHER"
 GO = b"go"
+# Of a process that cannot go on since another one has died.
+LOST = 69
+# What a computation of several processes says of itself, not of the others.
+OWN_FAULT = re.compile("RESOURCE_EXHAUSTED|INVALID_ARGUMENT")
+
+
+class Lost(ConnectionError):
+    """Another process has died, or cannot be reached any more."""
 
 
 def join(
@@ -38,14 +53,18 @@ def join(
 ) -> None:
     """Meet the other processes; nothing to do where neither arguments nor a manager name any.
 
+    Under Open MPI process 0 is taken to run on the host of mpirun.
+
     Raises ValueError for arguments that do not fit, ConnectionError where the coordinator (the
     process 0) or another process is not there within `seconds`, or the port is taken.
     """
-    given = (coordinator, num_processes, process_id)
-    if given == (None, None, None):
-        if any(int(os.environ.get(name, 1)) > 1 for name in MANAGERS.values()):
+    if coordinator is num_processes is process_id is None:
+        if not any(int(os.environ.get(name, 1)) > 1 for name in MANAGERS.values()):
+            return
+        if not _under_open_mpi_5():
             jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
-        return
+            return
+        coordinator, num_processes, process_id = _by_open_mpi_5()
     if coordinator is None or num_processes is None or process_id is None:
         raise ValueError(
             "coordinator, num_processes, process_id: expected all three or none, got "
@@ -65,9 +84,35 @@ def join(
         coordinator,
         num_processes=num_processes,
         process_id=process_id,
+        local_device_ids=_local_devices(),
         heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         initialization_timeout=seconds,
     )
+
+
+def _under_open_mpi_5() -> bool:
+    return MANAGERS["Open MPI"] in os.environ and "OMPI_MCA_orte_hnp_uri" not in os.environ
+
+
+def _by_open_mpi_5() -> tuple[str, int, int]:
+    """Return coordinator, num_processes and process_id, which JAX finds by mpi4py or not at all."""
+    name = os.environ.get("PMIX_NAMESPACE", "")
+    job = JOB.fullmatch(name)
+    if job is None:
+        raise ValueError(
+            "coordinator: expected HOST:PORT, num_processes and process_id, for Open MPI says "
+            f"nothing of the host of mpirun in PMIX_NAMESPACE={name!r}"
+        )
+    port = os.environ.get("JAX_COORDINATOR_PORT", PORTS[int(job["number"]) % len(PORTS)])
+    size, rank = (int(os.environ[f"OMPI_COMM_WORLD_{what}"]) for what in ("SIZE", "RANK"))
+    return f"{job['host']}:{port}", size, rank
+
+
+def _local_devices() -> list[int] | None:
+    """Return the one GPU of a process of Open MPI 5, as JAX gives those of 4 and of Slurm one."""
+    if not _under_open_mpi_5() or "JAX_LOCAL_DEVICE_IDS" in os.environ:
+        return None
+    return [int(os.environ["OMPI_COMM_WORLD_LOCAL_RANK"])]
 
 
 def address(text: str) -> tuple[str, int]:
@@ -95,6 +140,18 @@ def asked_to_stop(step: int) -> bool:
     from jax.experimental import multihost_utils
 
     return multihost_utils.reached_preemption_sync_point(step)
+
+
+@contextlib.contextmanager
+def none_lost() -> Iterator[None]:
+    """Raise Lost where what several processes compute together fails, as it does when one dies."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1 or OWN_FAULT.search(str(error)):
+            raise
+        reason = str(error).splitlines()[0]
+        raise Lost(f"lost another process ({reason})") from error
 
 
 def end_with_launcher() -> None:

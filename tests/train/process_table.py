@@ -32,3 +32,16 @@ def children(pid: int) -> list[int]:
         if parent == pid:
             found.append(int(path.name))
     return sorted(found)
+
+
+def running_with(program: str, word: str) -> list[int]:
+    """Return the processes of a program that were given a word, oldest first."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (path / "cmdline").read_bytes().decode().split("\0")
+        except OSError:
+            continue
+        if words[0] == program and word in words:
+            found.append(int(path.name))
+    return sorted(found)

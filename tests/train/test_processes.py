@@ -10,14 +10,19 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from process_table import alive, children, gone
 
 from cnnjax.cli import launch, main
+from cnnjax.config import Config
+from cnnjax.study.keeping import or_failure
 from cnnjax.study.store import TrialFiles
 from cnnjax.train import processes
 
@@ -114,13 +119,135 @@ def test_one_process_has_nobody_to_meet(monkeypatch: pytest.MonkeyPatch) -> None
     assert processes.is_first()
 
 
-@pytest.mark.parametrize("manager", ["SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"])
-def test_managers_are_recognised(monkeypatch: pytest.MonkeyPatch, manager: str) -> None:
-    calls: list[dict[str, Any]] = []
-    monkeypatch.setenv(manager, "4")
-    monkeypatch.setattr("jax.distributed.initialize", lambda **kwargs: calls.append(kwargs))
+@pytest.mark.parametrize(
+    "manager",
+    [
+        {"SLURM_STEP_NUM_TASKS": "4"},
+        {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_MCA_orte_hnp_uri": "4096.0;tcp://10.0.0.1:39951"},
+    ],
+)
+def test_managers_that_jax_knows(
+    monkeypatch: pytest.MonkeyPatch, manager: dict[str, str], initialized: list[dict[str, Any]]
+) -> None:
+    for name, value in manager.items():
+        monkeypatch.setenv(name, value)
     processes.join()
-    assert calls == [{"heartbeat_timeout_seconds": processes.HEARTBEAT_SECONDS}]
+    assert initialized == [{"heartbeat_timeout_seconds": processes.HEARTBEAT_SECONDS}]
+
+
+@pytest.fixture
+def initialized(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Return the list that keeps what JAX is asked for, in the place of asking it."""
+    calls: list[dict[str, Any]] = []
+
+    def initialize(coordinator: str | None = None, **how: Any) -> None:
+        calls.append({"coordinator": coordinator, **how} if coordinator else how)
+
+    monkeypatch.setattr("jax.distributed.initialize", initialize)
+    return calls
+
+
+@pytest.fixture
+def open_mpi_5(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Return what puts this process, the second of two on its machine, under a job's name."""
+
+    def under(job: str) -> None:
+        for name in ("SIZE", "RANK", "LOCAL_RANK"):
+            monkeypatch.setenv(f"OMPI_COMM_WORLD_{name}", {"SIZE": "2"}.get(name, "1"))
+        monkeypatch.setenv("PMIX_NAMESPACE", job)
+        # Slurm's variables are of the task that started Open MPI's processes.
+        monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "3")
+
+    return under
+
+
+def test_open_mpi_5_which_jax_does_not_know(
+    monkeypatch: pytest.MonkeyPatch,
+    initialized: list[dict[str, Any]],
+    open_mpi_5: Callable[[str], None],
+) -> None:
+    announced: list[Any] = []
+    monkeypatch.setattr(processes, "_announce", lambda *how: announced.append(how))
+    open_mpi_5("prterun-gpu-node-07-12345@1")
+    processes.join()
+    port = 61440 + 12345 % 4096
+    assert announced == [("gpu-node-07", port, 1, processes.MEETING_SECONDS)]
+    assert initialized[0]["coordinator"] == f"gpu-node-07:{port}"
+    assert (initialized[0]["num_processes"], initialized[0]["process_id"]) == (2, 1)
+    assert initialized[0]["local_device_ids"] == [1]
+    monkeypatch.setenv("JAX_COORDINATOR_PORT", "1234")
+    monkeypatch.setenv("JAX_LOCAL_DEVICE_IDS", "0,1")
+    processes.join()
+    assert initialized[1]["coordinator"] == "gpu-node-07:1234"
+    assert initialized[1]["local_device_ids"] is None
+
+
+def test_open_mpi_that_does_not_name_its_host(open_mpi_5: Callable[[str], None]) -> None:
+    open_mpi_5("somethingelse.0")
+    with pytest.raises(ValueError, match=r"coordinator: .*PMIX_NAMESPACE='somethingelse.0'"):
+        processes.join()
+
+
+@pytest.mark.parametrize(
+    ("count", "error", "outcome"),
+    [
+        (2, "UNKNOWN: Gloo all-reduce failed: Connection closed by peer", "lost another process"),
+        (2, "RESOURCE_EXHAUSTED: Out of memory", "JaxRuntimeError: RESOURCE_EXHAUSTED"),
+        (1, "UNKNOWN: anything", "JaxRuntimeError: UNKNOWN"),
+    ],
+)
+def test_the_death_of_another_process_is_not_the_trials_failure(
+    monkeypatch: pytest.MonkeyPatch, count: int, error: str, outcome: str
+) -> None:
+    monkeypatch.setattr(jax, "process_count", lambda: count)
+
+    def run() -> dict[str, Any]:
+        raise jax.errors.JaxRuntimeError(error)
+
+    try:
+        reason = or_failure(Config(), run)["reason"]
+    except processes.Lost as lost:
+        reason = str(lost)
+    assert reason.startswith(outcome)
+
+
+def test_who_has_lost_another_is_not_the_one_that_died() -> None:
+    both = members("import sys; sys.exit(69)", "import os; os.kill(os.getpid(), 9)")
+    for member in both:
+        member.process.wait()
+    failed = launch.wait(both)
+    assert failed is both[1]
+
+
+@pytest.mark.parametrize(
+    ("environment", "parts"),
+    [
+        ({"CUDA_VISIBLE_DEVICES": "3,2,1,0"}, ["0,1", "2,3"]),
+        ({"CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b", "JAX_PLATFORMS": "cuda,cpu"}, ["0", "1"]),
+        ({"CUDA_VISIBLE_DEVICES": ""}, [None, None]),
+        ({"CUDA_VISIBLE_DEVICES": "-1"}, [None, None]),
+        ({"CUDA_VISIBLE_DEVICES": "0", "JAX_PLATFORMS": "cpu"}, [None, None]),
+        ({"CUDA_VISIBLE_DEVICES": "0,1", "JAX_LOCAL_DEVICE_IDS": "0"}, [None, None]),
+    ],
+)
+def test_each_process_has_its_part_of_the_gpus(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], parts: list[str | None]
+) -> None:
+    plugins = SimpleNamespace(names={"xla_cuda13"})
+    monkeypatch.setattr(launch.importlib.metadata, "entry_points", lambda group: plugins)
+    monkeypatch.setenv("JAX_PLATFORMS", "")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert [part.get("JAX_LOCAL_DEVICE_IDS") for part in launch.gpu_parts(2)] == parts
+
+
+def test_more_processes_than_gpus(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(launch, "visible_gpus", lambda: 1)
+    assert main(["launch", "--nproc=2", "--", "train"]) == 2
+    said = "nproc: expected a divisor of 1, the GPUs of this machine, got 2"
+    assert said in capsys.readouterr().err
 
 
 def members(*programs: str) -> list[launch.Member]:
@@ -138,7 +265,8 @@ SLEEP = "import time; time.sleep(60)"
 
 
 def test_all_stop_and_start_again_when_one_dies(capsys: Any) -> None:
-    noisy = "import sys; print('[Gloo] x\\ncnnjax train: boom', file=sys.stderr); sys.exit(134)"
+    said = r"[Gloo] x\n=== Source Location Trace: ===\nexternal/xla+/a.h:89\ncnnjax train: boom"
+    noisy = f"import sys; print('{said}', file=sys.stderr); sys.exit(134)"
     tries = [
         (SLEEP, "import os; os.kill(os.getpid(), 9)"),
         (noisy, SLEEP),
