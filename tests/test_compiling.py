@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -12,17 +11,6 @@ import pytest
 
 from cnnjax import compiling
 from cnnjax.compiling import STEADY, quick_jit, steady_jit
-
-
-@pytest.fixture(autouse=True)
-def optimised() -> Iterator[None]:
-    """Compile as users do: what is told to optimise little takes no options."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", False)
-    compiling._known.cache_clear()
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-    compiling._known.cache_clear()
 
 
 def descend(layers: list[jax.Array], x: jax.Array) -> list[jax.Array]:

@@ -151,7 +151,7 @@ def none_lost() -> Iterator[None]:
         if jax.process_count() == 1 or OWN_FAULT.search(str(error)):
             raise
         reason = str(error).splitlines()[0]
-        raise Lost(f"lost another process ({reason})") from error
+        raise Lost(f"computing with the other processes failed ({reason})") from error
 
 
 def end_with_launcher() -> None:

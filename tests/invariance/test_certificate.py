@@ -33,6 +33,10 @@ def slow(*values):
     return pytest.param(*values, marks=pytest.mark.slow)
 
 
+def long(*values):
+    return pytest.param(*values, marks=[pytest.mark.slow, pytest.mark.long])
+
+
 def certificate(net, shape=SHAPE):
     return certify(net, toy_nets.trained(net, shape), shape)
 
@@ -406,10 +410,10 @@ REAL = [
     ("cnn", "max", "gap", "CIRCULAR", "exact on the 8 x 8 lattice"),
     ("cnn", "aps", "flatten", "CIRCULAR", "none: flatten head"),
     slow("resnet20_cifar", "aps", "gap", "CIRCULAR", "exact for all circular shifts"),
-    slow("resnet20_cifar", "canonical:method=blur", "gap", "CIRCULAR", "exact for all"),
-    slow("resnet20_cifar", "decimate", "gap", "CIRCULAR", "exact on the 4 x 4 lattice"),
+    long("resnet20_cifar", "canonical:method=blur", "gap", "CIRCULAR", "exact for all"),
+    long("resnet20_cifar", "decimate", "gap", "CIRCULAR", "exact on the 4 x 4 lattice"),
     slow("resnet20_cifar", "aps", "gap", "ZEROS", "none"),
-    slow("resnet20_cifar", "aps", "flatten", "CIRCULAR", "none: flatten head"),
+    long("resnet20_cifar", "aps", "flatten", "CIRCULAR", "none: flatten head"),
 ]
 
 

@@ -84,7 +84,9 @@ CASES = [
 PADDINGS = [*pads.PADDINGS, ((0, 2), (3, 1)), ((9, 0), (0, 9))]
 CELLS = [(case, "SAME") for case in CASES] + [(CASES[3], p) for p in PADDINGS]
 CELLS += [
-    pytest.param(CASES[i], p, marks=pytest.mark.slow)
+    pytest.param(
+        CASES[i], p, marks=[pytest.mark.slow, *([] if i in (2, 11) else [pytest.mark.long])]
+    )
     for i in (2, 4, 8, 9, 11, 16)
     for p in PADDINGS
 ]

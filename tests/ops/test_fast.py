@@ -26,6 +26,10 @@ WINDOWS = [
 ON_CPU = jax.default_backend() == "cpu"
 
 
+def long(*values):
+    return pytest.param(*values, marks=[pytest.mark.slow, pytest.mark.long])
+
+
 def slow(value):
     return pytest.param(value, marks=pytest.mark.slow)
 
@@ -199,7 +203,7 @@ def test_every_padding(name, padding):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("window", [(12, 11), (128, 1), slow((60, 3)), slow((50, 40))], ids=str)
+@pytest.mark.parametrize("window", [(12, 11), (128, 1), (60, 3), long((50, 40))], ids=str)
 def test_windows_of_many_taps(window):
     """127 taps are the most that one byte numbers; a window of the whole map is a global pool."""
     size = max(window[0], 12), max(window[1], 12)
@@ -228,7 +232,9 @@ def test_more_windows_over_a_pixel_than_are_gathered(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("window", "stride"), WINDOWS, ids=str)
+@pytest.mark.parametrize(
+    ("window", "stride"), [*WINDOWS[1:5], *(long(*sizes) for sizes in WINDOWS[5:])], ids=str
+)
 def test_gathering_by_axis_gives_what_every_window_gives(window, stride):
     x = jnp.round(jax.random.normal(jax.random.key(0), (2, 17, 19, 3)) * 2)  # with ties
     x = x.at[0, 4, 5].set(jnp.nan)

@@ -164,10 +164,10 @@ def test_an_arm_is_compiled_once_however_many_seeds(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         return {path.name for path in cache.rglob("*-cache")}
 
-    first = programs("--pool=max,mean", "--seed=0")
+    first = programs("--pool=max", "--seed=0")
     assert len(first) > 3
-    assert programs("--pool=max,mean", "--seed=0,1,2") == first
-    assert programs("--pool=max,mean,min", "--seed=0,1,2") > first
+    assert programs("--pool=max", "--seed=0,1,2") == first
+    assert programs("--pool=max,mean", "--seed=0") > first
 
 
 GRID = [

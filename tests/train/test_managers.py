@@ -23,7 +23,7 @@ TRAIN = [
     *("--dataset=digits_canvas:side=18:scale=1:train=44:test=20", "--batch_size=4", "--head=gap"),
     *("--epochs=40", "--eval_places=2", "--battery=none", "--checkpoint_every=5", "--dense=4"),
 ]
-pytestmark = [pytest.mark.slow, pytest.mark.extra]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.extra]
 
 
 @pytest.fixture(params=MANAGERS)
