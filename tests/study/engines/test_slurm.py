@@ -196,6 +196,9 @@ def test_mistakes_are_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_without_slurm_it_says_so(job: MakeJob, tmp_path: Path) -> None:
+def test_without_slurm_it_says_so(
+    job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # the machine of this test may have one
     with pytest.raises(OSError, match="no Slurm here"):
         list(run([job("a", "done")], Resources(folder=str(tmp_path / "engine"))))
