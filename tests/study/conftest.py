@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import pandas as pd
 import pytest
 
 from cnnjax import build, data
@@ -21,7 +22,7 @@ from cnnjax.study.store import TrialFiles
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from study_commands import PROGRAM, Command
+from study_commands import PROGRAM, SLOWER, Command, finish, numbers
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,15 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
     for process in started:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture(scope="module")
+def calm(command: Command, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """The table of the longer grid, run by the local engine, undisturbed."""
+    out = tmp_path_factory.mktemp("studies") / "calm"
+    status, _, errors = finish(command(*SLOWER, f"--out={out}", "--workers=2"))
+    assert status == 0, errors
+    return numbers(out)
 
 
 MakeRun = Callable[..., Path]

@@ -114,15 +114,6 @@ print(json.dumps(measure(from_dict(json.loads(sys.argv[1])))))
 """
 
 
-@pytest.fixture(scope="module")
-def calm(command: Command, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """The numbers of the longer grid, run once, undisturbed."""
-    out = tmp_path_factory.mktemp("studies") / "calm"
-    status, _, errors = finish(command(*SLOWER, f"--out={out}", "--workers=2"))
-    assert status == 0, errors
-    return numbers(out)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["study", "workers", "planner"])
 def test_kill_9_loses_nothing_finished(

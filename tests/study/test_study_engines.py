@@ -31,15 +31,6 @@ def _private_ray() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def calm(command: Command, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """The table of the grid run by the local engine, undisturbed."""
-    out = tmp_path_factory.mktemp("studies") / "calm"
-    status, _, errors = finish(command(*SLOWER, f"--out={out}", "--workers=2"))
-    assert status == 0, errors
-    return numbers(out)
-
-
 def stat(pid: int) -> tuple[int, str]:
     """Return the parent and the state of a process; (0, "Z") of none."""
     try:
