@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from cnnjax.cli.flags import Flags
-from cnnjax.train.processes import LAUNCHER, LOST, free_port
+from cnnjax.train.meeting import free_port
+from cnnjax.train.processes import LAUNCHER, LOST
 
 RESUMABLE, GAVE_UP = 75, 70
 # What every process finds for itself: mistakes, failed trainings, requests to stop.

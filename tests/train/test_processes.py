@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +23,7 @@ from cnnjax.cli import launch, main
 from cnnjax.config import Config
 from cnnjax.study.keeping import or_failure
 from cnnjax.study.store import TrialFiles
-from cnnjax.train import processes
+from cnnjax.train import gloo, managers, meeting, processes
 
 WORDS = [
     *("--dataset=digits_canvas:side=18:scale=1:train=44:test=20", "--epochs=4", "--batch_size=8"),
@@ -57,19 +56,19 @@ def test_a_port_that_is_taken_is_named() -> None:
 
 
 def test_a_coordinator_that_is_not_there_is_named() -> None:
-    port = processes.free_port()
+    port = meeting.free_port()
     with pytest.raises(ConnectionError, match=f"nobody answers at 127.0.0.1:{port} within 0 s"):
         processes.join(f"127.0.0.1:{port}", 2, 1, seconds=0)
 
 
 def test_a_process_that_does_not_come_is_named() -> None:
     with pytest.raises(ConnectionError, match=r"of 3 processes, number 1, 2 did not come within 0"):
-        processes.join(f"127.0.0.1:{processes.free_port()}", 3, 0, seconds=0)
+        processes.join(f"127.0.0.1:{meeting.free_port()}", 3, 0, seconds=0)
 
 
 def test_processes_meet_whoever_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """All go on once all are there, strangers aside; then JAX has the port."""
-    port, met = processes.free_port(), list[int]()
+    port, met, addresses = meeting.free_port(), list[int](), list[str]()
     service = socket.socket()
 
     def initialize(*_: Any, process_id: int, **__: Any) -> None:
@@ -80,6 +79,7 @@ def test_processes_meet_whoever_comes_first(monkeypatch: pytest.MonkeyPatch) -> 
         met.append(process_id)
 
     monkeypatch.setattr("jax.distributed.initialize", initialize)
+    monkeypatch.setattr(gloo, "listen_at", addresses.append)
     place = f"127.0.0.1:{port}"
     threads = [
         threading.Thread(target=processes.join, args=(place, 3, i), kwargs={"seconds": 5})
@@ -87,7 +87,7 @@ def test_processes_meet_whoever_comes_first(monkeypatch: pytest.MonkeyPatch) -> 
     ]
     for thread in threads[:2]:
         thread.start()
-    with processes._connected("127.0.0.1", port, 5) as stranger:
+    with meeting._connected("127.0.0.1", port, 5) as stranger:
         stranger.sendall(b"GET / HTTP/1.1")
     time.sleep(0.2)
     assert not met
@@ -96,14 +96,28 @@ def test_processes_meet_whoever_comes_first(monkeypatch: pytest.MonkeyPatch) -> 
         thread.join()
     service.close()
     assert sorted(met) == [0, 1, 2]
+    assert addresses == ["127.0.0.1"] * 3
+
+
+@pytest.mark.parametrize(
+    ("known", "own"),
+    [
+        (["10.0.0.2", "10.0.0.1"], "10.0.0.2"),
+        (["127.0.1.1", "10.0.0.1"], "10.0.0.1"),  # on the host of process 0, which others reach
+        (["127.0.1.1", "127.0.0.1"], "127.0.0.1"),
+        ([], "127.0.0.1"),
+    ],
+)
+def test_the_address_that_other_hosts_reach(known: list[str], own: str) -> None:
+    assert meeting._from_afar(known) == own
 
 
 def test_a_coordinator_that_gives_up_is_named() -> None:
-    port = processes.free_port()
+    port = meeting.free_port()
 
     def give_up() -> None:
         with pytest.raises(ConnectionError, match="number 2 did not come"):
-            processes._gather(port, 3, 0.5)
+            meeting.gather(port, 3, 0.5)
 
     first = threading.Thread(target=give_up)
     first.start()
@@ -119,72 +133,74 @@ def test_one_process_has_nobody_to_meet(monkeypatch: pytest.MonkeyPatch) -> None
     assert processes.is_first()
 
 
+OPEN_MPI = {
+    "OMPI_COMM_WORLD_SIZE": "4",
+    "OMPI_COMM_WORLD_RANK": "3",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "1",
+    "SLURM_STEP_NUM_TASKS": "2",  # of the task that runs mpirun
+}
+OPEN_MPI_4 = {**OPEN_MPI, "OMPI_MCA_orte_hnp_uri": f"{4096 * 5001}.0;tcp://10.0.0.1,10.1.0.1:39951"}
+OPEN_MPI_5 = {**OPEN_MPI, "PMIX_NAMESPACE": "prterun-gpu-node-07-12345@1"}
+SLURM = {
+    "SLURM_STEP_NUM_TASKS": "4",
+    "SLURM_PROCID": "3",
+    "SLURM_LOCALID": "1",
+    "SLURM_JOB_ID": "4097",
+    "SLURM_STEP_NODELIST": "node[07-12,15],gpu3",
+}
+
+
 @pytest.mark.parametrize(
-    "manager",
+    ("manager", "coordinator"),
     [
-        {"SLURM_STEP_NUM_TASKS": "4"},
-        {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_MCA_orte_hnp_uri": "4096.0;tcp://10.0.0.1:39951"},
+        (OPEN_MPI_4, f"10.0.0.1:{61440 + 5001 - 4096}"),
+        (OPEN_MPI_5, f"gpu-node-07:{61440 + 12345 % 4096}"),
+        (SLURM, "node07:61441"),
+        ({**SLURM, "SLURM_STEP_NODELIST": "node7,node9"}, "node7:61441"),
+        ({**SLURM, "SLURM_STEP_NODELIST": "rack[1,3]-a,node9"}, "rack1-a:61441"),
+        ({**SLURM, "SLURM_STEP_NODELIST": "n-1"}, "n-1:61441"),
+        ({**SLURM, "JAX_COORDINATOR_PORT": "1234"}, "node07:1234"),
     ],
 )
-def test_managers_that_jax_knows(
-    monkeypatch: pytest.MonkeyPatch, manager: dict[str, str], initialized: list[dict[str, Any]]
+def test_what_managers_say(
+    monkeypatch: pytest.MonkeyPatch, manager: dict[str, str], coordinator: str
 ) -> None:
     for name, value in manager.items():
         monkeypatch.setenv(name, value)
-    processes.join()
-    assert initialized == [{"heartbeat_timeout_seconds": processes.HEARTBEAT_SECONDS}]
+    assert managers.place() == managers.Place(coordinator, 4, 3, 1)
 
 
-@pytest.fixture
-def initialized(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Return the list that keeps what JAX is asked for, in the place of asking it."""
-    calls: list[dict[str, Any]] = []
-
-    def initialize(coordinator: str | None = None, **how: Any) -> None:
-        calls.append({"coordinator": coordinator, **how} if coordinator else how)
-
-    monkeypatch.setattr("jax.distributed.initialize", initialize)
-    return calls
-
-
-@pytest.fixture
-def open_mpi_5(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Return what puts this process, the second of two on its machine, under a job's name."""
-
-    def under(job: str) -> None:
-        for name in ("SIZE", "RANK", "LOCAL_RANK"):
-            monkeypatch.setenv(f"OMPI_COMM_WORLD_{name}", {"SIZE": "2"}.get(name, "1"))
-        monkeypatch.setenv("PMIX_NAMESPACE", job)
-        # Slurm's variables are of the task that started Open MPI's processes.
-        monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "3")
-
-    return under
-
-
-def test_open_mpi_5_which_jax_does_not_know(
-    monkeypatch: pytest.MonkeyPatch,
-    initialized: list[dict[str, Any]],
-    open_mpi_5: Callable[[str], None],
+@pytest.mark.parametrize("ids", [None, "0,1"])
+def test_a_manager_s_processes_meet_and_have_a_gpu_each(
+    monkeypatch: pytest.MonkeyPatch, ids: str | None
 ) -> None:
-    announced: list[Any] = []
-    monkeypatch.setattr(processes, "_announce", lambda *how: announced.append(how))
-    open_mpi_5("prterun-gpu-node-07-12345@1")
+    told: list[Any] = []
+    monkeypatch.setattr(meeting, "announce", lambda *how: told.append(how) or "10.0.0.2")
+    monkeypatch.setattr(gloo, "listen_at", told.append)
+    monkeypatch.setattr("jax.distributed.initialize", lambda *how, **more: told.append((how, more)))
+    for name, value in {**SLURM, **({"JAX_LOCAL_DEVICE_IDS": ids} if ids else {})}.items():
+        monkeypatch.setenv(name, value)
     processes.join()
-    port = 61440 + 12345 % 4096
-    assert announced == [("gpu-node-07", port, 1, processes.MEETING_SECONDS)]
-    assert initialized[0]["coordinator"] == f"gpu-node-07:{port}"
-    assert (initialized[0]["num_processes"], initialized[0]["process_id"]) == (2, 1)
-    assert initialized[0]["local_device_ids"] == [1]
-    monkeypatch.setenv("JAX_COORDINATOR_PORT", "1234")
-    monkeypatch.setenv("JAX_LOCAL_DEVICE_IDS", "0,1")
-    processes.join()
-    assert initialized[1]["coordinator"] == "gpu-node-07:1234"
-    assert initialized[1]["local_device_ids"] is None
+    announced, ((coordinator,), how), address = told
+    assert announced == ("node07", 61441, 3, processes.MEETING_SECONDS)
+    assert (coordinator, how["num_processes"], how["process_id"]) == ("node07:61441", 4, 3)
+    assert how["local_device_ids"] == (None if ids else 1)
+    assert address == "10.0.0.2"
 
 
-def test_open_mpi_that_does_not_name_its_host(open_mpi_5: Callable[[str], None]) -> None:
-    open_mpi_5("somethingelse.0")
-    with pytest.raises(ValueError, match=r"coordinator: .*PMIX_NAMESPACE='somethingelse.0'"):
+@pytest.mark.parametrize(
+    ("manager", "name"),
+    [
+        ({**OPEN_MPI, "PMIX_NAMESPACE": "somethingelse.0"}, "somethingelse.0"),
+        ({**SLURM, "SLURM_STEP_NODELIST": ""}, "SLURM_STEP_NODELIST=''"),
+    ],
+)
+def test_a_manager_that_does_not_name_its_host(
+    monkeypatch: pytest.MonkeyPatch, manager: dict[str, str], name: str
+) -> None:
+    for variable, value in manager.items():
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(ValueError, match=f"coordinator: expected HOST:PORT.*{name}"):
         processes.join()
 
 
