@@ -51,8 +51,7 @@ def gather(port: int, count: int, seconds: float) -> str:
         own = _from_afar([caller.getsockname()[0] for caller in there.values()])
         for caller in there.values():
             with contextlib.suppress(OSError):
-                caller.sendall(own.encode())
-                caller.shutdown(socket.SHUT_WR)
+                caller.sendall(f"{own}\n".encode())
                 caller.recv(1)  # the caller closes first, which leaves the port free
     return own
 
@@ -73,7 +72,8 @@ def announce(host: str, port: int, process_id: int, seconds: float) -> str:
         own = coordinator.getsockname()[0]
         try:
             coordinator.sendall(str(process_id).encode())
-            first = coordinator.makefile().read()
+            with coordinator.makefile() as answer:
+                first = answer.readline().rstrip("\n")
         except OSError:
             first = ""
     if not first:

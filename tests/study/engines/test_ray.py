@@ -79,10 +79,11 @@ def wait_until(true: Callable[[], Any], seconds: float = 30) -> None:
 
 
 def kinds(events: list[Event], name: str) -> list[str]:
-    """Return how each try of a trial ended; each is to be announced before."""
+    """Return how each try of a trial ended; a start may be lost with a worker that dies at once."""
     seen = [event.kind for event in events if event.trial_id == name]
-    assert seen[::2] == ["started"] * len(seen[::2])
-    return seen[1::2]
+    story = " ".join(seen)
+    assert "started started" not in story and not story.endswith("started")
+    return [kind for kind in seen if kind != "started"]
 
 
 def test_an_instance_of_its_own(job: MakeJob, tries: Tries, nothing_left: None) -> None:
