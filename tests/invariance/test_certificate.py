@@ -409,10 +409,10 @@ REAL = [
     ("cnn", "aps", "gap", "CIRCULAR", "exact for all circular shifts"),
     ("cnn", "max", "gap", "CIRCULAR", "exact on the 8 x 8 lattice"),
     ("cnn", "aps", "flatten", "CIRCULAR", "none: flatten head"),
-    slow("resnet20_cifar", "aps", "gap", "CIRCULAR", "exact for all circular shifts"),
+    long("resnet20_cifar", "aps", "gap", "CIRCULAR", "exact for all circular shifts"),
     long("resnet20_cifar", "canonical:method=blur", "gap", "CIRCULAR", "exact for all"),
     long("resnet20_cifar", "decimate", "gap", "CIRCULAR", "exact on the 4 x 4 lattice"),
-    slow("resnet20_cifar", "aps", "gap", "ZEROS", "none"),
+    long("resnet20_cifar", "aps", "gap", "ZEROS", "none"),
     long("resnet20_cifar", "aps", "flatten", "CIRCULAR", "none: flatten head"),
 ]
 

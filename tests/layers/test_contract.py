@@ -288,8 +288,10 @@ def test_transforms(name: str) -> None:
         return plain, jax.vmap(f)(x), looped, f(x[..., ::-1]), slope, other, donated + 1
 
     plain, mapped, looped, flipped, slope, remat, _ = transformed(x, jnp.zeros_like(x))
+    # LIP's weights are exp of up to 12, which makes twelve roundings of one.
+    rtol = 6e-6 if name == "lip" else 5e-7
     for other in (mapped, looped):
-        np.testing.assert_allclose(other, plain, rtol=5e-7, atol=1e-7)
+        np.testing.assert_allclose(other, plain, rtol=rtol, atol=1e-7)
     np.testing.assert_allclose(slope, remat, rtol=2e-5, atol=2e-5)
     if name in EAGER_IS_EXACT:
         np.testing.assert_array_equal(mapped, plain)

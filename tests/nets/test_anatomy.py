@@ -93,11 +93,17 @@ def some(layers: list[Any]) -> list[Any]:
     return [layers[i] for i in sorted({0, len(layers) // 3, 2 * len(layers) // 3, len(layers) - 1})]
 
 
-QUICK = ("cnn", "lenet5", "all_cnn_c")
+QUICK, LONG = ("cnn", "lenet5", "all_cnn_c"), ("googlenet", "resnet50")
 
 
 @pytest.mark.parametrize(
-    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in NARROW]
+    "name",
+    [
+        pytest.param(
+            n, marks=[pytest.mark.slow] * (n not in QUICK) + [pytest.mark.long] * (n in LONG)
+        )
+        for n in NARROW
+    ],
 )
 def test_fields_are_those_of_gradients(name: str) -> None:
     """Every family, at its smallest image and beside it a wider one: first and last pixel agree."""

@@ -89,7 +89,7 @@ def test_fast_arms_have_every_method_stride_and_padding() -> None:
 def trace_cells() -> list[Any]:
     quick = ("cnn", "resnet20_cifar", "all_cnn_c")
     cells = [(name, arm) for name in NARROW for arm in fast_arms(name)]
-    marks = {True: (), False: (pytest.mark.slow,)}
+    marks = {True: (), False: (pytest.mark.long,)}
     return [pytest.param(*cell, marks=marks[cell[0] in quick]) for cell in cells]
 
 

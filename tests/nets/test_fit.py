@@ -91,7 +91,14 @@ BRANCHING = tuple(name for name in NARROW if name.startswith(("resnet", "googlen
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in NARROW if name not in BRANCHING])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=[pytest.mark.long] * n.startswith(("vgg", "alexnet", "zfnet")))
+        for n in NARROW
+        if n not in BRANCHING
+    ],
+)
 def test_every_family_says_its_smallest_image(name: str) -> None:
     """One pixel is too small without borders; the size that is said fits, one less does not."""
     config, channels = Config(net=name, padding="VALID"), NETS[name].image[2]

@@ -51,7 +51,7 @@ CHOSEN = {
     "xavier": lambda into, out: 2 / (into + out),
     "lecun": lambda into, out: 1 / into,
 }
-SLOW = ("resnet50", "resnet18", "alexnet_2012", "zfnet", "vgg11")
+LONG = ("resnet50", "resnet18", "alexnet_2012", "zfnet", "vgg11")
 
 
 def wanted(path: str, kernel: np.ndarray) -> bool:
@@ -72,7 +72,7 @@ def agree(params: dict[str, np.ndarray], variance: Any) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in PRINTED]
+    "name", [pytest.param(n, marks=pytest.mark.long) if n in LONG else n for n in PRINTED]
 )
 def test_published_variance(name: str) -> None:
     assert agree(drawn(name), PRINTED[name]) >= 2

@@ -28,7 +28,7 @@ def padded(x, sides, mode):
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["wrap", "reflect", "edge"])
 @pytest.mark.parametrize(
-    "sides", [*SIDES, *(pytest.param(s, marks=pytest.mark.slow) for s in MORE)], ids=str
+    "sides", [*SIDES, *(pytest.param(s, marks=pytest.mark.long) for s in MORE)], ids=str
 )
 def test_values_and_derivatives_equal_those_of_pad(sides, mode):
     x, tangent = whole((2, 5, 4, 3)), whole((2, 5, 4, 3), 1)

@@ -179,7 +179,7 @@ def test_a_shared_phase() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stride", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [2, pytest.param(4, marks=pytest.mark.long)])
 def test_lps(stride: int) -> None:
     x = example("floats", (8, 8, 3))
     module = Pool("lps", stride=stride)

@@ -71,7 +71,7 @@ def reference() -> Parameters:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "arm", [*ARMS, *(pytest.param(arm, marks=pytest.mark.slow) for arm in MORE)], ids=str
+    "arm", [*ARMS, *(pytest.param(arm, marks=pytest.mark.long) for arm in MORE)], ids=str
 )
 def test_arms_share_initial_values(reference: Parameters, arm: dict[str, Any]) -> None:
     own = initial(Config(**{**BASE, **arm}))
