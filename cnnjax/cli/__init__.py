@@ -56,6 +56,7 @@ def entry_point() -> None:
 def alone(words: Sequence[str]) -> int:
     """Run `cnnjax` with these words in a process that does nothing else; return the exit status."""
     warnings.formatwarning = _as_a_line
+    sys.unraisablehook = _unless_late
     keep_freed()
     return main(words)
 
@@ -117,6 +118,12 @@ def complain(verb: str, text: str) -> None:
 
 def _as_a_line(message: Any, *_: Any, **__: Any) -> str:
     return f"cnnjax: {message}\n"  # no line of code
+
+
+def _unless_late(event: Any) -> None:
+    """Show an error that nobody can catch, but for the disk's answers to a save that has failed."""
+    if str(event.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(event)
 
 
 def _unread() -> bool:

@@ -102,8 +102,10 @@ def supervise(start_all: Callable[[], list[Member]], max_restarts: int) -> int:
             failed = wait(members)
         if failed is None:
             return 0
-        if asked.is_set() and failed.status == -signal.SIGTERM:
-            text = "stopped before anything was saved; the same command begins again"
+        if asked.is_set() and failed.status not in FINAL:
+            text = f"{failed.reason()} when asked to stop; the same command goes on"
+            if failed.status == -signal.SIGTERM:
+                text = "stopped before anything was saved; the same command begins again"
             print(f"cnnjax launch: {text}", file=sys.stderr)
             return RESUMABLE
         if failed.status in FINAL:

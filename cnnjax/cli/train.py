@@ -25,16 +25,17 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 
 from cnnjax import build, data, optimization
+from cnnjax.cli import answer
 from cnnjax.cli.flags import Flags
 from cnnjax.config import Config, identity
 from cnnjax.nets.anatomy import anatomy
 from cnnjax.study.compilation import use_cache
-from cnnjax.study.keeping import CHECKPOINTS, failure
+from cnnjax.study.keeping import CHECKPOINTS, failure, or_failure
 from cnnjax.study.store import Store, TrialFiles
 from cnnjax.study.trial import limit_threads, measure, prepare, run, run_in
 from cnnjax.train import processes
@@ -47,10 +48,20 @@ from cnnjax.train.training import Stopped
 from cnnjax.train.watch import Callback, Several
 
 FAILED, RESUMABLE = 1, 75  # 75 is EX_TEMPFAIL: try again later
+TOGETHER = (0, FAILED, RESUMABLE)  # how all processes of a training end
 
 
 def main(words: list[str]) -> int:
     """Run the verb; return the exit status: 1 where the loss stopped being finite."""
+    status = answer("train", lambda: _main(words))
+    if status not in TOGETHER and jax.distributed.is_initialized():
+        # An orderly end would wait for the others, which wait for this process.
+        sys.stdout.flush()
+        os._exit(status)
+    return status
+
+
+def _main(words: list[str]) -> int:
     flags = define_flags()
     rest = flags.parse(words)
     if rest is None:
@@ -82,10 +93,12 @@ def main(words: list[str]) -> int:
         with _profile(flags.profile), processes.none_lost():
             result = _run(config, flags.out, watch)
     except Stopped as stopped:
-        print(f"cnnjax train: {stopped}; the same command goes on from there", file=sys.stderr)
+        again = "begins again" if flags.out is None else "goes on from there"
+        print(f"cnnjax train: {stopped}; the same command {again}", file=sys.stderr)
         return RESUMABLE
     except processes.Lost as lost:
-        _leave(lost)
+        print(f"cnnjax train: {lost}; the same command goes on", file=sys.stderr, flush=True)
+        return processes.LOST
     return _conclude(result)
 
 
@@ -104,13 +117,6 @@ def define_flags() -> Flags:
     flags.integer("num_processes", None, "how many processes there are")
     flags.integer("process_id", None, "which of them this is, from 0 on", least=0)
     return flags
-
-
-def _leave(lost: processes.Lost) -> NoReturn:
-    """End at once: an orderly end would wait for the process that has died, and then abort."""
-    print(f"cnnjax train: {lost}; the same command goes on", file=sys.stderr, flush=True)
-    sys.stdout.flush()
-    os._exit(processes.LOST)
 
 
 def _conclude(result: dict[str, Any]) -> int:
@@ -140,7 +146,10 @@ def show_cost(config: Config) -> int:
 def _profile(directory: str | None) -> contextlib.AbstractContextManager[Any]:
     if directory is None:
         return contextlib.nullcontext()
-    os.makedirs(directory, exist_ok=True)  # the profiler would say so after the run
+    try:
+        os.makedirs(directory, exist_ok=True)  # the profiler would say so after the run
+    except FileExistsError:
+        raise ValueError(f"profile: expected a directory, got the file {directory!r}") from None
     return jax.profiler.trace(directory, create_perfetto_trace=True)
 
 
@@ -171,7 +180,7 @@ def _run(config: Config, out: str | None, watch: list[Callback]) -> dict[str, An
         except KeyboardInterrupt:
             raise KeyboardInterrupt("the same command goes on from the last checkpoint") from None
     with Checkpoints(files.root / CHECKPOINTS, owner=identity(config)) as checkpoints:
-        return measure(config, checkpoints=checkpoints)
+        return or_failure(config, lambda: measure(config, checkpoints=checkpoints))
 
 
 def on_sigterm() -> Callable[[], bool]:

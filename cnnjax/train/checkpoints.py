@@ -158,6 +158,8 @@ class Checkpoints:
     def _screen(self) -> None:
         # Orbax reads every checkpoint's metrics when it opens and would fail over one of them.
         for path in self.root.glob("*/metrics/metrics"):
+            if not path.parts[-3].isdecimal():
+                continue
             try:
                 float(json.loads(path.read_bytes())["loss"])
             except (ValueError, TypeError, KeyError) as error:
@@ -273,4 +275,6 @@ def _say(leaf: np.ndarray | None) -> str:
 
 
 def _latest_loss(progress: Progress) -> float:
-    return progress.lines[-1]["loss"] if progress.lines else progress.means()["loss"]
+    """Return the loss of the epoch at hand; of the one before where nothing of it is seen yet."""
+    now = progress.means()
+    return now["loss"] if now["images"] or not progress.lines else progress.lines[-1]["loss"]

@@ -21,7 +21,10 @@ def address(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise ValueError(f"coordinator: expected HOST:PORT, got {text!r}")
-    return host, int(port)
+    with contextlib.suppress(UnicodeError):
+        host.encode("idna")
+        return host, int(port)
+    raise ValueError(f"coordinator: expected HOST:PORT, got {text!r}")
 
 
 def free_port() -> int:

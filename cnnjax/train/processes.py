@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterator
 
 import jax
+import numpy as np
 
 from cnnjax.train import gloo, managers, meeting
 from cnnjax.train.lifeline import end_with
@@ -94,6 +95,20 @@ def asked_to_stop(step: int) -> bool:
     from jax.experimental import multihost_utils
 
     return multihost_utils.reached_preemption_sync_point(step)
+
+
+def check_same_start(step: int) -> None:
+    """Raise OSError in all processes where they would go on from different steps."""
+    if jax.process_count() == 1:
+        return
+    from jax.experimental import multihost_utils
+
+    steps = multihost_utils.process_allgather(np.int32(step)).tolist()
+    if len(set(steps)) > 1:
+        raise OSError(
+            "out: expected a directory that all processes see, but their last checkpoints are of "
+            f"steps {', '.join(map(str, steps))} (0: none)"
+        )
 
 
 @contextlib.contextmanager

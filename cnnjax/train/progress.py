@@ -72,7 +72,8 @@ class Progress:
             for name in NAMES:
                 # float64, in the order of the steps: the same sum wherever one looks.
                 self.totals[name] += float(sums[name])
-            self.gradients = gradients
+            if sums["count"]:  # not of a step that a loss scale skipped
+                self.gradients = gradients
 
     def _largest(self, params: Any) -> str:
         if self.gradients is None or params is None:

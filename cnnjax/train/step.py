@@ -25,7 +25,7 @@ from jax import lax
 
 from cnnjax.train import precision as precisions
 from cnnjax.train.gradients import Batch, Loss, Sums, Transform, gradients_of, mean_of_floats, score
-from cnnjax.train.parts import Part, device_part
+from cnnjax.train.parts import Part, device_part, mix_real_rows
 
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
 Mix = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
@@ -151,8 +151,8 @@ def _changed(
         change = functools.partial(augment, jax.random.fold_in(key, first))
         batch = {**batch, "image": whole(change, batch["image"])}
     if mix is not None:
-        draw = jax.random.fold_in(key, first + 1)
-        mixed = whole(lambda pair: mix(draw, *pair), (batch["image"], batch["label"]))
+        blend = functools.partial(mix_real_rows, mix, jax.random.fold_in(key, first + 1))
+        mixed = whole(blend, (batch["image"], batch["label"], batch["weight"]))
         batch = {**batch, **dict(zip(("image", "target"), mixed, strict=True))}
     return batch
 

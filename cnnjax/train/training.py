@@ -131,27 +131,28 @@ def resumed(
 ) -> tuple[TrainState, Progress]:
     """Return where to go on; the epochs before it are reported again."""
     found = None if checkpoints is None else checkpoints.restore(state)
-    if found is None:
-        return state, Progress()
-    for line in found[1].lines:
+    state, progress = found or (state, Progress())
+    processes.check_same_start(progress.step)
+    for line in progress.lines:
         on_epoch(line)
-    return found
+    return state, progress
 
 
 def saver(
     checkpoints: Checkpoints | None, every: int | None, stop: Callable[[], bool] | None
 ) -> Callable[[TrainState, Progress], None]:
     """Return what happens between two steps: a checkpoint now and then, a last one at the end."""
-    if checkpoints is None:
+    several = jax.process_count() > 1
+    if checkpoints is None and not several:
         return never
-    asked = (
-        processes.asked_to_stop if jax.process_count() > 1 else (lambda step: bool(stop and stop()))
-    )
+    asked = processes.asked_to_stop if several else (lambda step: bool(stop and stop()))
 
     def between(state: TrainState, progress: Progress) -> None:
         last = asked(progress.step)
         if not last and (every is None or progress.step % every):
             return
+        if checkpoints is None:
+            raise Stopped(f"stopped after step {progress.step}, nothing is kept without --out")
         progress.look(state.params)
         checkpoints.save(state, progress)
         if last:

@@ -18,9 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
 
 from cnnjax.train.checkpoints import CheckpointError, Checkpoints, uninterrupted
+from cnnjax.train.fit import fit
 from cnnjax.train.progress import Progress
+from cnnjax.train.training import saver
 
 OWNER = {"seed": 3}
 
@@ -91,6 +94,36 @@ def test_last_three_and_the_best_are_kept(tmp_path: Path) -> None:
     saved(root, 1, 2, 3, 4, losses=[2.0, 0.5, 3.0, 4.0])
     saved(root, 5, 6, losses=[1.0, 1.0])
     assert sorted(int(p.name) for p in root.iterdir()) == [2, 4, 5, 6]
+
+
+class Counter(struct.PyTreeNode):
+    """A state that counts its steps."""
+
+    count: np.ndarray
+    params: Any = None
+
+
+def test_the_best_is_that_of_the_lowest_loss_of_its_own_epoch(tmp_path: Path) -> None:
+    losses = [2.0, 1.0, 0.1, 9.0, 5.0, 5.0]
+
+    def step(state: Counter, batch: int) -> tuple[Counter, dict[str, float]]:
+        loss = losses[int(state.count) // 2]
+        return Counter(state.count + 1), {"loss": loss, "correct": 0.0, "count": 1.0}
+
+    with Checkpoints(tmp_path, owner=OWNER, keep=1) as checkpoints:
+        between = saver(checkpoints, 2, None)
+        feed = lambda epoch, first: iter(range(first, 2))  # noqa: E731
+        fit(step, Counter(np.zeros(())), feed, epochs=6, between=between)
+    kept = {int(path.name): json.loads((path / "metrics" / "metrics").read_text())["loss"]
+            for path in tmp_path.iterdir()}  # fmt: skip
+    assert kept == {6: pytest.approx(0.1), 12: 5.0}
+
+
+def test_a_directory_of_another_name_is_left_alone(tmp_path: Path) -> None:
+    saved(tmp_path, 3)
+    (tmp_path / "keep" / "metrics").mkdir(parents=True)
+    (tmp_path / "keep" / "metrics" / "metrics").touch()
+    assert restored_step(tmp_path) == 3
 
 
 def truncate(path: Path) -> None:

@@ -52,6 +52,12 @@ def test_remat_computes_no_product_again() -> None:
     assert 0 < more < 0.5 * forward
 
 
+def test_microbatches_need_less_memory_for_the_same_operations() -> None:
+    whole, parts = costs(CONFIG), costs(replace(CONFIG, microbatches=8))
+    assert parts["step_flops_per_image"] == whole["step_flops_per_image"]
+    assert parts["step_memory_bytes"] < whole["step_memory_bytes"]
+
+
 def test_the_verb_prints_a_line_a_layer(capsys: pytest.CaptureFixture[str]) -> None:
     assert show_cost(CONFIG) == 0
     table, totals = capsys.readouterr().out.split("\n\n")

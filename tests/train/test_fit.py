@@ -83,6 +83,14 @@ def test_divergence_names_step_and_gradients(monkeypatch: pytest.MonkeyPatch, lo
     assert len(lines) == 1
 
 
+def test_a_skipped_step_has_no_gradients_to_tell() -> None:
+    progress = Progress()
+    for loss, count, norm in ((1.0, 4.0, 3.0), (0.0, 0.0, 0.0), (np.nan, 4.0, np.nan)):
+        progress.note({"loss": loss, "correct": 0.0, "count": count, "gradients": np.array([norm])})
+    with pytest.raises(Diverged, match=r"nan at step 3 .*largest gradients a step before: w 3$"):
+        progress.look({"w": np.zeros(1)})
+
+
 def test_what_overflows_in_the_last_step_is_told() -> None:
     variables = {"params": {"conv": {"kernel": np.ones(3), "bias": np.array([1.0, np.inf])}}}
     with pytest.raises(Diverged, match="params/conv/bias is not finite after step 7") as caught:

@@ -24,6 +24,8 @@ from cnnjax.config import Config
 from cnnjax.study.keeping import or_failure
 from cnnjax.study.store import TrialFiles
 from cnnjax.train import gloo, managers, meeting, processes
+from cnnjax.train.progress import Diverged, Progress
+from cnnjax.train.training import Stopped, resumed, saver
 
 WORDS = [
     *("--dataset=digits_canvas:side=18:scale=1:train=44:test=20", "--epochs=4", "--batch_size=8"),
@@ -39,6 +41,7 @@ WORDS = [
         (("localhost:1", 2, 2), "process_id: expected an integer from 0 to 1, got 2"),
         (("localhost", 2, 0), "coordinator: expected HOST:PORT, got 'localhost'"),
         (("localhost:99999", 2, 0), "coordinator: expected HOST:PORT"),
+        (("a..b:80", 2, 0), "coordinator: expected HOST:PORT"),
     ],
 )
 def test_arguments_that_do_not_fit(arguments: Any, message: str) -> None:
@@ -227,6 +230,54 @@ def test_the_death_of_another_process_is_not_the_trials_failure(
     assert reason.startswith(outcome)
 
 
+@pytest.mark.parametrize("others", [0, 81])
+def test_all_start_from_the_same_step_or_none_does(
+    monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    gather = "jax.experimental.multihost_utils.process_allgather"
+    monkeypatch.setattr(gather, lambda step: np.array([step, others]))
+    start: Any = None
+    if others:
+        with pytest.raises(OSError, match=r"out: .* of steps 0, 81"):
+            resumed(start, None, print)
+    else:
+        assert resumed(start, None, print)[1].step == 0
+
+
+def test_sigterm_ends_several_processes_that_keep_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(processes, "asked_to_stop", lambda step: step == 7)
+    between: Any = saver(None, None, None)
+    between(None, Progress(step=6))
+    with pytest.raises(Stopped, match="after step 7, nothing is kept without --out"):
+        between(None, Progress(step=7))
+
+
+@pytest.mark.parametrize(("words", "left"), [(["--lr=-1"], [2]), (["--help"], [])])
+def test_a_process_that_cannot_go_on_waits_for_no_other(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], left: list[int]
+) -> None:
+    """Python's own end would wait for the others, and they for this one."""
+    seen: list[int] = []
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(os, "_exit", seen.append)
+    main(["train", *words])
+    assert seen == left
+
+
+def test_a_training_that_diverges_does_so_in_every_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+) -> None:
+    def diverge(*_: Any, **__: Any) -> None:
+        raise Diverged("the loss is nan at step 2", 2)
+
+    monkeypatch.setattr(processes, "is_first", lambda: False)
+    monkeypatch.setattr("cnnjax.cli.train.measure", diverge)
+    assert main(["train", f"--out={tmp_path / 'out'}"]) == 1
+    assert "diverged: the loss is nan at step 2" in capsys.readouterr().err
+
+
 def test_who_has_lost_another_is_not_the_one_that_died() -> None:
     both = members("import sys; sys.exit(69)", "import os; os.kill(os.getpid(), 9)")
     for member in both:
@@ -364,6 +415,25 @@ def test_sigterm_in_the_first_second_is_no_crash(capsys: Any) -> None:
     timer.start()
     assert launch.supervise(lambda: next(tries), 5) == 75
     assert capsys.readouterr().err.startswith("cnnjax launch: stopped before anything was saved")
+
+
+def test_a_death_while_stopping_is_not_tried_again(capsys: Any) -> None:
+    code = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(69));"
+    code += "print('up', flush=True); time.sleep(60)"
+    tries = iter([members(code)])
+
+    def start() -> list[launch.Member]:
+        started = next(tries)
+        while not started[0].lines:
+            time.sleep(0.01)
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        return started
+
+    assert launch.supervise(start, 5) == 75
+    assert capsys.readouterr().err == (
+        "cnnjax launch: process 0 ended with status 69 when asked to stop; "
+        "the same command goes on\n"
+    )
 
 
 def test_a_mistake_is_not_tried_again(capsys: Any) -> None:

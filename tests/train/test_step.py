@@ -14,6 +14,7 @@ import pytest
 
 from cnnjax.config import FIELDS
 from cnnjax.nets.classifier import AUXILIARY
+from cnnjax.ops import augmentation
 from cnnjax.optimization import LOSSES
 from cnnjax.train.parallel import PARALLEL
 from cnnjax.train.precision import GROWTH, PRECISIONS
@@ -272,13 +273,29 @@ def test_mixed_images_have_the_loss_of_their_targets() -> None:
     (state, sums), rows = mixed(), batch(16, real=13)
     start = create_state(Net(), optax.sgd(0.5), jax.random.key(0), SHAPE)
     key = jax.random.fold_in(jax.random.fold_in(start.key, 0), 3)
-    images, targets = soften(key, rows["image"], rows["label"])
+    real = np.arange(16) % 13  # no padding is mixed into an image
+    images, targets = soften(key, rows["image"][real], rows["label"][real])
     logits = Net().apply(start.variables, unit(images), train=False)
     expected = -jnp.sum(targets * jax.nn.log_softmax(logits), axis=-1)
     np.testing.assert_allclose(sums["loss"], jnp.sum(expected[:13]), rtol=1e-5)
     hits = jnp.argmax(logits, axis=-1)[:13] == rows["label"][:13]
     assert int(sums["correct"]) == int(hits.sum())
     assert not same(state.params, trained(Net())[0].params)
+
+
+@pytest.mark.parametrize("blend", [augmentation.mixup, augmentation.cutmix])
+def test_padding_is_mixed_into_nothing(blend: Any) -> None:
+    def mix(key: jax.Array, images: jax.Array, labels: jax.Array) -> Any:
+        return blend(key, images, jax.nn.one_hot(labels, 3), alpha=1.0)
+
+    tx = optax.sgd(0.1)
+    step = jax.jit(train_step(Net(), tx, transform=unit, loss=loss, mix=mix))
+    state, padded = create_state(Net(), tx, jax.random.key(0), SHAPE), batch(8, real=5)
+    changed = {name: value.copy() for name, value in padded.items()}
+    changed["image"][5:], changed["label"][5:] = 255, 0
+    (a, sums), (b, others) = step(state, padded), step(state, changed)
+    assert same(a.params, b.params) and same(sums, others)
+    assert not same(a.params, make(Net())[0](state, padded)[0].params)
 
 
 @pytest.mark.slow
