@@ -96,9 +96,9 @@ class Plan:
         )
 
     def replicate(self, state: Any) -> Any:
-        """Put one copy of the state on every device."""
+        """Put one copy of the state, or of a data set, on every device."""
         if self.mode == "jit":
-            return state
+            return jax.device_put(state)
         return jax.tree.map(lambda x: put_like(x, _copy(x), self._everywhere), state)
 
     def place(self, batch: Mapping[str, np.ndarray]) -> Any:

@@ -213,3 +213,10 @@ def test_a_batch_that_does_not_divide() -> None:
     plan.check(batch_size=64, microbatches=4)
     with pytest.raises(ValueError, match=r"batch_size: expected a multiple of 8 .* got 12; 8 is"):
         plan.check(batch_size=12)
+
+
+def test_what_is_replicated_lies_on_the_devices() -> None:
+    """Also on one: a data set is sent once, not with every epoch."""
+    for plan in (make_plan(None, 1), make_plan("sharded", 2), make_plan("pmap", 2)):
+        images = plan.replicate(np.zeros((4, 3), np.uint8))
+        assert isinstance(images, jax.Array) and images.dtype == np.uint8
