@@ -25,6 +25,8 @@ TRAIN = [
 ]
 FIRST, SECOND = "10.77.0.1", "10.77.0.2"
 ENTER = 'mount --bind "$1" /etc/hosts && hostname "$2" && shift 2 && exec "$@"'
+LISTEN = "import socket; s = socket.create_server(('', 7653)); print(flush=True); s.accept()"
+CALL = f"import socket; socket.create_connection(('{FIRST}', 7653), timeout=5)"
 ENVIRONMENT = {**os.environ, "JAX_NUM_CPU_DEVICES": "1", "JAX_PLATFORMS": "cpu"}
 pytestmark = pytest.mark.slow
 
@@ -36,14 +38,17 @@ class Host:
     name: str
     names: Path
 
+    def inside(self, words: list[str]) -> list[str]:
+        """Return the command that runs another one there."""
+        enter = ["ip", "netns", "exec", self.name, "unshare", "--uts", "--mount"]
+        return [*enter, "sh", "-c", ENTER, "sh", str(self.names), self.name, *words]
+
     def start(self, words: list[str]) -> subprocess.Popen[str]:
         """Start `cnnjax` there."""
-        inside = ["ip", "netns", "exec", self.name, "unshare", "--uts", "--mount"]
+        command = self.inside([sys.executable, "-m", "cnnjax", *words])
         return subprocess.Popen(
-            [*inside, "sh", "-c", ENTER, "sh", str(self.names), self.name]
-            + [sys.executable, "-m", "cnnjax", *words],
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT,
-        )  # fmt: skip
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+        )
 
     def cut_off(self) -> None:
         """Take the cable out."""
@@ -59,25 +64,45 @@ def hosts(tmp_path: Path) -> Iterator[tuple[Host, Host]]:
     """Yield two hosts with a cable between them, and no other network."""
     if shutil.which("ip") is None or shutil.which("unshare") is None:
         pytest.skip("no ip or unshare here")
-    first, second = (f"cj{os.getpid()}{letter}" for letter in "ab")
+    first, second = (Host(f"cj{os.getpid()}{letter}", tmp_path / letter) for letter in "ab")
     try:
-        ip(f"netns add {first}")
+        connect(first, second)
     except subprocess.CalledProcessError as error:
-        pytest.skip(f"no network can be made here: {error.stderr.decode().strip()}")
-    try:
-        ip(f"netns add {second}")
-        ip(f"link add {first} netns {first} type veth peer name {second} netns {second}")
-        for name, address in ((first, FIRST), (second, SECOND)):
-            ip(f"-n {name} addr add {address}/24 dev {name}")
-            ip(f"-n {name} link set lo up")
-            ip(f"-n {name} link set {name} up")
-        at_first, at_second = tmp_path / "first", tmp_path / "second"
-        at_first.write_text(f"127.0.0.1 localhost\n127.0.1.1 {first}\n{SECOND} {second}\n")
-        at_second.write_text(f"127.0.0.1 localhost\n127.0.1.1 {second}\n{FIRST} {first}\n")
-        yield Host(first, at_first), Host(second, at_second)
-    finally:
-        for name in (first, second):
-            subprocess.run(["ip", "netns", "delete", name], capture_output=True)
+        take_down(first, second)
+        pytest.skip(f"no hosts can be played here: {error.stderr.decode().strip()}")
+    yield first, second
+    take_down(first, second)
+
+
+def connect(first: Host, second: Host) -> None:
+    """Make the two; CalledProcessError where this process may not."""
+    for host in (first, second):
+        ip(f"netns add {host.name}")
+    ip(f"link add {first.name} netns {first.name} type veth peer name {second.name} "
+       f"netns {second.name}")  # fmt: skip
+    for host, address, other, there in (
+        (first, FIRST, second, SECOND),
+        (second, SECOND, first, FIRST),
+    ):
+        ip(f"-n {host.name} addr add {address}/24 dev {host.name}")
+        ip(f"-n {host.name} link set lo up")
+        ip(f"-n {host.name} link set {host.name} up")
+        names = f"127.0.0.1 localhost\n127.0.1.1 {host.name}\n{there} {other.name}\n"
+        host.names.write_text(names)
+    listen = first.inside([sys.executable, "-c", LISTEN])
+    with subprocess.Popen(listen, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as listening:
+        assert listening.stdout is not None
+        listening.stdout.readline()
+        call = second.inside([sys.executable, "-c", CALL])
+        try:
+            subprocess.run(call, check=True, capture_output=True)
+        finally:
+            listening.kill()
+
+
+def take_down(*hosts: Host) -> None:
+    for host in hosts:
+        subprocess.run(["ip", "netns", "delete", host.name], capture_output=True)
 
 
 def start(hosts: tuple[Host, Host], words: list[str]) -> list[subprocess.Popen[str]]:
