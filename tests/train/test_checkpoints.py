@@ -110,9 +110,11 @@ def test_the_best_is_that_of_the_lowest_loss_of_its_own_epoch(tmp_path: Path) ->
         loss = losses[int(state.count) // 2]
         return Counter(state.count + 1), {"loss": loss, "correct": 0.0, "count": 1.0}
 
+    def feed(epoch: int, first: int) -> Iterator[int]:
+        return iter(range(first, 2))
+
     with Checkpoints(tmp_path, owner=OWNER, keep=1) as checkpoints:
         between = saver(checkpoints, 2, None)
-        feed = lambda epoch, first: iter(range(first, 2))  # noqa: E731
         fit(step, Counter(np.zeros(())), feed, epochs=6, between=between)
     kept = {int(path.name): json.loads((path / "metrics" / "metrics").read_text())["loss"]
             for path in tmp_path.iterdir()}  # fmt: skip
