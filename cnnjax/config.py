@@ -156,19 +156,15 @@ class Config:
                 continue
             kind: Kind = field.metadata["kind"]
             object.__setattr__(self, field.name, kind.check(field.name, value))
-        self._drop_window_not_taken()
+        if not self.takes_window:
+            # A method without a window is one arm, whatever window its neighbours in a sweep have.
+            object.__setattr__(self, "window", None)
         if self.bn_scope == "device" and self.parallel != "pmap":
             raise ValueError(
                 f"bn_scope: 'device' needs parallel='pmap', got parallel={self.parallel!r}"
             )
-
         if self.unit == "epoch" and self.data_workers is not None:
             raise ValueError("unit: expected 'step' with data_workers, got 'epoch'")
-
-    def _drop_window_not_taken(self) -> None:
-        # A method without a window is one arm, whatever window its neighbours in a sweep have.
-        if not self.takes_window:
-            object.__setattr__(self, "window", None)
 
     @property
     def takes_window(self) -> bool:
@@ -217,10 +213,13 @@ def identity(config: Config) -> dict[str, Any]:
 
     A field added later keeps its default here, so that it orphans no finished trial.
     """
+    # Where each device has statistics of its own, their number makes another network.
+    also = {"devices"} if config.bn_scope == "device" else set()
     return {
         name: value
         for name, value in to_dict(config).items()
-        if FIELDS[name].metadata["identity"] and getattr(config, name) != FIELDS[name].default
+        if FIELDS[name].metadata["identity"] or name in also
+        if getattr(config, name) != FIELDS[name].default
     }
 
 

@@ -22,9 +22,8 @@ from typing import Any
 from absl.flags import Error as FlagError
 
 from cnnjax import spec
+from cnnjax.cli.statuses import CRASH, INTERRUPTED, MISTAKE, UNREAD
 from cnnjax.train.memory import keep_freed
-
-USAGE, CRASH, INTERRUPTED, UNREAD = 2, 70, 130, 141
 
 VERBS: Mapping[str, str] = {
     "study": "run a grid of trials and write its report",
@@ -68,7 +67,7 @@ def main(words: Sequence[str]) -> int:
         sys.stdout.flush()  # here, where it can be seen that nobody reads on
         return status
     except BrokenPipeError as error:
-        return UNREAD if _unread() else _fail(words[0], error, USAGE)
+        return UNREAD if _unread() else _fail(words[0], error, MISTAKE)
     except SystemExit as end:
         # Rich has taken care of a broken pipe itself, and would end with 1.
         if isinstance(end.__context__, BrokenPipeError):
@@ -99,7 +98,7 @@ def answer(name: str, run: Callable[[], int]) -> int:
         complain(name, f"interrupted. {interrupt}".strip())
         return INTERRUPTED
     except (ValueError, TypeError, OSError, FlagError) as error:
-        return _fail(name, error, USAGE)
+        return _fail(name, error, MISTAKE)
     except Exception as error:
         return _fail(name, error, CRASH)
 
@@ -147,6 +146,6 @@ def _has_no_reader(stream: Any) -> bool:
 def _fail(verb: str, error: Exception, status: int) -> int:
     if os.environ.get("CNNJAX_TRACEBACK"):
         traceback.print_exc()
-    kind = "" if status == USAGE else f"{type(error).__name__}: "
+    kind = "" if status == MISTAKE else f"{type(error).__name__}: "
     complain(verb, f"{kind}{error}" or type(error).__name__)
     return status

@@ -29,12 +29,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from cnnjax.cli.flags import Flags
+from cnnjax.cli.statuses import CRASH, FINAL, LOST, RESUMABLE
 from cnnjax.train.meeting import free_port
-from cnnjax.train.processes import LAUNCHER, LOST
+from cnnjax.train.processes import LAUNCHER
 
-RESUMABLE, GAVE_UP = 75, 70
-# What every process finds for itself: mistakes, failed trainings, requests to stop.
-FINAL = (1, 2, RESUMABLE)
 GRACE_SECONDS, POLL_SECONDS = 30.0, 0.05
 MOST_A_CORE = 16  # a process has its own JAX: hundreds of MB
 # Lines of the runtime below, which say nothing to a user.
@@ -114,7 +112,7 @@ def supervise(start_all: Callable[[], list[Member]], max_restarts: int) -> int:
             return int(failed.status or 0)
         more = f"; restart {attempt + 1} of {max_restarts}" if attempt < max_restarts else ""
         print(f"cnnjax launch: {failed.reason()}{more}", file=sys.stderr, flush=True)
-    return GAVE_UP
+    return CRASH
 
 
 def gpu_parts(count: int) -> list[dict[str, str]]:

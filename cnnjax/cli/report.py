@@ -20,6 +20,7 @@ from pathlib import Path
 from rich.console import Console
 
 from cnnjax.cli.flags import Flags
+from cnnjax.cli.statuses import FAILED
 from cnnjax.cli.study import show
 from cnnjax.study import report
 from cnnjax.study.files import place
@@ -90,7 +91,7 @@ def tell(path: Path, evidence: report.Evidence) -> None:
 
 def status(evidence: report.Evidence) -> int:
     """Return the exit status: 1 where a trial failed."""
-    return 1 if (evidence.runs["status"] == "failed").any() else 0
+    return FAILED if (evidence.runs["status"] == "failed").any() else 0
 
 
 def labels(stores: Sequence[Store]) -> list[str]:

@@ -33,6 +33,7 @@ from rich.console import Console
 from cnnjax import spec
 from cnnjax.cli.flags import Flags
 from cnnjax.cli.progress import showing
+from cnnjax.cli.statuses import FAILED
 from cnnjax.config import Config, read
 from cnnjax.study import results
 from cnnjax.study.confounds import apart, matched
@@ -219,7 +220,7 @@ def show(outcome: Outcome, study: Study, console: Console) -> int:
         console.print(note, highlight=False)
     console.print(f"\n{outcome.answer}\n", highlight=False)
     console.print(f"report: {outcome.report}", highlight=False, soft_wrap=True)
-    return 1 if outcome.failed else 0
+    return FAILED if outcome.failed else 0
 
 
 def _texts(cards: Mapping[str, Any]) -> str:

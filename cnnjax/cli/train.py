@@ -32,6 +32,7 @@ import jax
 from cnnjax import build, data, optimization
 from cnnjax.cli import answer
 from cnnjax.cli.flags import Flags
+from cnnjax.cli.statuses import FAILED, LOST, RESUMABLE, TOGETHER
 from cnnjax.config import Config, identity
 from cnnjax.nets.anatomy import anatomy
 from cnnjax.study.compilation import use_cache
@@ -43,12 +44,9 @@ from cnnjax.train.checkpoints import Checkpoints
 from cnnjax.train.cost import cost
 from cnnjax.train.parallel import make_plan
 from cnnjax.train.progress import Diverged
+from cnnjax.train.saver import Saver, Stopped
 from cnnjax.train.trackers import TRACKERS, trackers
-from cnnjax.train.training import Stopped
 from cnnjax.train.watch import Callback, Several
-
-FAILED, RESUMABLE = 1, 75  # 75 is EX_TEMPFAIL: try again later
-TOGETHER = (0, FAILED, RESUMABLE)  # how all processes of a training end
 
 
 def main(words: list[str]) -> int:
@@ -98,7 +96,7 @@ def _main(words: list[str]) -> int:
         return RESUMABLE
     except processes.Lost as lost:
         print(f"cnnjax train: {lost}; the same command goes on", file=sys.stderr, flush=True)
-        return processes.LOST
+        return LOST
     return _conclude(result)
 
 
@@ -180,7 +178,8 @@ def _run(config: Config, out: str | None, watch: list[Callback]) -> dict[str, An
         except KeyboardInterrupt:
             raise KeyboardInterrupt("the same command goes on from the last checkpoint") from None
     with Checkpoints(files.root / CHECKPOINTS, owner=identity(config)) as checkpoints:
-        return or_failure(config, lambda: measure(config, checkpoints=checkpoints))
+        saver = Saver(checkpoints, config.checkpoint_every)
+        return or_failure(config, lambda: measure(config, saver=saver))
 
 
 def on_sigterm() -> Callable[[], bool]:

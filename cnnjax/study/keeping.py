@@ -22,7 +22,7 @@ from cnnjax.study.rows import failed
 from cnnjax.study.store import TrialFiles
 from cnnjax.train.fit import Diverged
 from cnnjax.train.processes import none_lost
-from cnnjax.train.training import Stopped
+from cnnjax.train.saver import Stopped
 
 CHECKPOINTS = "checkpoints"  # their directory, in the trial's
 

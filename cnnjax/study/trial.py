@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -24,10 +23,9 @@ from cnnjax.study.rows import header
 from cnnjax.study.store import TrialFiles
 from cnnjax.train.checkpoints import Checkpoints
 from cnnjax.train.fit import Report, ignore
+from cnnjax.train.saver import Saver, Stop
 from cnnjax.train.training import train
 from cnnjax.train.watch import NOBODY, Callback
-
-Stop = Callable[[], bool]
 
 
 class Ready(NamedTuple):
@@ -91,27 +89,28 @@ def _measured(
     with Checkpoints(
         files.root / CHECKPOINTS, owner=identity(config), keep=config.checkpoint_keep
     ) as checkpoints:
-        return measure(config, on_epoch, files, checkpoints, stop, ready)
+        saver = Saver(checkpoints, config.checkpoint_every, stop)
+        return measure(config, on_epoch, files, saver, ready)
 
 
 def measure(
     config: Config,
     on_epoch: Report = ignore,
     files: TrialFiles | None = None,
-    checkpoints: Checkpoints | None = None,
-    stop: Stop | None = None,
+    saver: Saver | None = None,
     ready: Ready | None = None,
 ) -> dict[str, Any]:
     """Train the network of `config` and measure it.
 
     `files` keep what it learns from, its variables and its predictions.
     """
+    saver = saver or Saver()
     dataset, net, began = ready or prepare(config)
     if files is not None:
         files.save_data(learnt_from(dataset))
-    variables = train(config, net, dataset, on_epoch, checkpoints=checkpoints, stop=stop)
-    trained = time.perf_counter() - began
-    return row(config, net, variables, dataset, files, seconds=trained)
+    variables = train(config, net, dataset, on_epoch, saver=saver)
+    with saver.until_asked():
+        return row(config, net, variables, dataset, files, seconds=time.perf_counter() - began)
 
 
 def prepare(config: Config) -> Ready:

@@ -99,14 +99,3 @@ def every(x: jax.Array, index: jax.Array, count: int) -> jax.Array:
 def _draws(module: nn.Module) -> bool:
     method = getattr(module, "method", None)
     return isinstance(method, str) and method in POOLS and POOLS[method].stochastic
-
-
-def mix_real_rows(mix: Callable[..., Any], key: jax.Array, rows: Any) -> Any:
-    """Return `mix` of (images, labels, weights): padding, which ends a batch, is nobody's partner.
-
-    In its place stand real rows.
-    """
-    images, labels, weight = rows
-    index = jnp.arange(len(weight))
-    index = jnp.where(weight > 0, index, index % jnp.maximum(jnp.sum(weight > 0), 1))
-    return mix(key, images[index], labels[index])

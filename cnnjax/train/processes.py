@@ -27,8 +27,6 @@ HEARTBEAT_SECONDS = 10
 MEETING_SECONDS = 60
 # In the environment of a process of `cnnjax launch`: the launcher's id.
 LAUNCHER = "CNNJAX_LAUNCHER"
-# Of a process that cannot go on since another one has died.
-LOST = 69
 # What a computation of several processes says of itself, not of the others.
 OWN_FAULT = re.compile("RESOURCE_EXHAUSTED|INVALID_ARGUMENT")
 

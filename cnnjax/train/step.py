@@ -11,7 +11,6 @@ added up over microbatches and devices, and divided once by the number of real r
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,11 +23,10 @@ from flax import struct
 from jax import lax
 
 from cnnjax.train import precision as precisions
+from cnnjax.train.changes import Augment, Mix, changed
 from cnnjax.train.gradients import Batch, Loss, Sums, Transform, gradients_of, mean_of_floats, score
-from cnnjax.train.parts import Part, device_part, mix_real_rows
+from cnnjax.train.parts import Part, device_part
 
-Augment = Callable[[jax.Array, jax.Array], jax.Array]
-Mix = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 Step = Callable[["TrainState", Batch], tuple["TrainState", Sums]]
 
 
@@ -119,7 +117,7 @@ def train_step(
         key = jax.random.fold_in(state.key, state.step)
         keys = {name: jax.random.fold_in(key, i) for i, name in enumerate(("dropout", "pool"))}
         part = _part(method, len(batch["label"]))
-        batch = _changed(batch, augment, mix, key, len(keys), part)
+        batch = changed(batch, augment, mix, key, len(keys), part)
         grads, collections, sums = gradients(state, batch, keys, part)
         if method.axis_name is not None:
             grads, sums = lax.psum((grads, sums), method.axis_name)
@@ -140,21 +138,6 @@ def train_step(
         )
 
     return step
-
-
-def _changed(
-    batch: Batch, augment: Augment | None, mix: Mix | None, key: Any, first: int, part: Part | None
-) -> Batch:
-    """Return the batch augmented and mixed, by the keys numbered `first` and `first` + 1."""
-    whole = part.whole if part else lambda draw, x: draw(x)
-    if augment is not None:
-        change = functools.partial(augment, jax.random.fold_in(key, first))
-        batch = {**batch, "image": whole(change, batch["image"])}
-    if mix is not None:
-        blend = functools.partial(mix_real_rows, mix, jax.random.fold_in(key, first + 1))
-        mixed = whole(blend, (batch["image"], batch["label"], batch["weight"]))
-        batch = {**batch, **dict(zip(("image", "target"), mixed, strict=True))}
-    return batch
 
 
 def _part(method: Method, rows: int) -> Part | None:

@@ -25,15 +25,12 @@ from cnnjax.train import processes
 from cnnjax.train.batches import Batch, feed
 from cnnjax.train.checkpoints import Checkpoints
 from cnnjax.train.epoch import fit_in_chunks, many_steps
-from cnnjax.train.fit import Diverged, Report, finite, fit, ignore, never
+from cnnjax.train.fit import Diverged, Report, finite, fit, ignore
 from cnnjax.train.loader import Loader, Pairs
 from cnnjax.train.parallel import Plan, make_plan
 from cnnjax.train.progress import Progress
+from cnnjax.train.saver import Saver
 from cnnjax.train.step import Method, TrainState, create_state, train_step
-
-
-class Stopped(Exception):
-    """Training was asked to stop and has saved where it stands; the same call goes on."""
 
 
 def train(
@@ -42,33 +39,33 @@ def train(
     dataset: Dataset,
     on_epoch: Report = ignore,
     *,
-    checkpoints: Checkpoints | None = None,
-    stop: Callable[[], bool] | None = None,
+    saver: Saver | None = None,
 ) -> dict[str, Any]:
     """Return the variables after all epochs; Diverged where a loss stops being finite.
 
-    With `checkpoints` one is written every `config.checkpoint_every` steps, and when `stop()` turns
-    true (in several processes: when one of them receives SIGTERM), which raises Stopped. Raises
-    ValueError where devices, batch size and microbatches do not go together.
+    `saver` says when checkpoints are written, and raises Stopped where the training is asked to
+    stop. Raises ValueError where devices, batch size and microbatches do not go together.
     """
+    saver = saver or Saver()
     plan = make_plan(config.parallel, config.devices)
     plan.check(batch_size=config.batch_size, microbatches=config.microbatches, unit=config.unit)
     steps = build.epochs(config) * build.steps_per_epoch(config, dataset)
     tx = build.build_optimizer(config, steps)
     loop = _loop(config, plan, build_step(config, plan, net, tx, dataset), dataset.train)
     state = first_state(config, plan, net, tx, dataset)
-    state, progress = resumed(state, checkpoints, on_epoch)
+    state, progress = resumed(state, saver.checkpoints, on_epoch)
     try:
         state = loop(
             state,
             epochs=build.epochs(config),
             on_epoch=on_epoch,
-            between=saver(checkpoints, config.checkpoint_every, stop),
+            between=saver.between,
             progress=progress,
         )
+        saver.ended(state, progress)
         return finite(plan.collect(state.variables), steps)
     except Diverged as error:
-        last = None if checkpoints is None else checkpoints.last
+        last = None if saver.checkpoints is None else saver.checkpoints.last
         known = "no checkpoint" if last is None else f"last good checkpoint: step {last}"
         raise Diverged(f"{error}; {known}", error.step) from None
 
@@ -136,30 +133,6 @@ def resumed(
     for line in progress.lines:
         on_epoch(line)
     return state, progress
-
-
-def saver(
-    checkpoints: Checkpoints | None, every: int | None, stop: Callable[[], bool] | None
-) -> Callable[[TrainState, Progress], None]:
-    """Return what happens between two steps: a checkpoint now and then, a last one at the end."""
-    several = jax.process_count() > 1
-    if checkpoints is None and not several:
-        return never
-    asked = processes.asked_to_stop if several else (lambda step: bool(stop and stop()))
-
-    def between(state: TrainState, progress: Progress) -> None:
-        last = asked(progress.step)
-        if not last and (every is None or progress.step % every):
-            return
-        if checkpoints is None:
-            raise Stopped(f"stopped after step {progress.step}, nothing is kept without --out")
-        progress.look(state.params)
-        checkpoints.save(state, progress)
-        if last:
-            checkpoints.wait()
-            raise Stopped(f"stopped after step {progress.step}, saved in {checkpoints.root}")
-
-    return between
 
 
 def method(config: Config, plan: Plan) -> Method:

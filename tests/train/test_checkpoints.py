@@ -23,7 +23,7 @@ from flax import struct
 from cnnjax.train.checkpoints import CheckpointError, Checkpoints, uninterrupted
 from cnnjax.train.fit import fit
 from cnnjax.train.progress import Progress
-from cnnjax.train.training import saver
+from cnnjax.train.saver import Saver
 
 OWNER = {"seed": 3}
 
@@ -114,7 +114,7 @@ def test_the_best_is_that_of_the_lowest_loss_of_its_own_epoch(tmp_path: Path) ->
         return iter(range(first, 2))
 
     with Checkpoints(tmp_path, owner=OWNER, keep=1) as checkpoints:
-        between = saver(checkpoints, 2, None)
+        between = Saver(checkpoints, 2).between
         fit(step, Counter(np.zeros(())), feed, epochs=6, between=between)
     kept = {int(path.name): json.loads((path / "metrics" / "metrics").read_text())["loss"]
             for path in tmp_path.iterdir()}  # fmt: skip

@@ -22,7 +22,8 @@ from cnnjax.data import Split
 from cnnjax.train.batches import WHOLE, Batch, feed
 from cnnjax.train.checkpoints import Checkpoints
 from cnnjax.train.loader import Loader, Pairs
-from cnnjax.train.training import Stopped, train
+from cnnjax.train.saver import Saver, Stopped
+from cnnjax.train.training import train
 
 pytestmark = pytest.mark.extra
 grain = pytest.importorskip("grain")
@@ -152,14 +153,9 @@ def test_training_ends_in_the_same_bits_stopped_or_not(tmp_path: Path) -> None:
     left = iter(range(8))
     with Checkpoints(tmp_path / "c", owner={}) as checkpoints:
         with pytest.raises(Stopped, match="after step 9"):
-            train(
-                CONFIG,
-                net,
-                dataset,
-                checkpoints=checkpoints,
-                stop=lambda: next(left, None) is None,
-            )
-        found = train(CONFIG, net, dataset, checkpoints=checkpoints)
+            stopping = Saver(checkpoints, stop=lambda: next(left, None) is None)
+            train(CONFIG, net, dataset, saver=stopping)
+        found = train(CONFIG, net, dataset, saver=Saver(checkpoints))
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 

@@ -25,7 +25,8 @@ from cnnjax.study.keeping import or_failure
 from cnnjax.study.store import TrialFiles
 from cnnjax.train import gloo, managers, meeting, processes
 from cnnjax.train.progress import Diverged, Progress
-from cnnjax.train.training import Stopped, resumed, saver
+from cnnjax.train.saver import Saver, Stopped
+from cnnjax.train.training import resumed
 
 WORDS = [
     *("--dataset=digits_canvas:side=18:scale=1:train=44:test=20", "--epochs=4", "--batch_size=8"),
@@ -248,7 +249,7 @@ def test_all_start_from_the_same_step_or_none_does(
 def test_sigterm_ends_several_processes_that_keep_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(processes, "asked_to_stop", lambda step: step == 7)
-    between: Any = saver(None, None, None)
+    between: Any = Saver().between
     between(None, Progress(step=6))
     with pytest.raises(Stopped, match="after step 7, nothing is kept without --out"):
         between(None, Progress(step=7))

@@ -25,7 +25,7 @@ from cnnjax.study.compilation import use_cache
 from cnnjax.study.store import Store, TrialFiles
 from cnnjax.study.trial import run, run_in
 from cnnjax.train.checkpoints import CheckpointError
-from cnnjax.train.training import Stopped
+from cnnjax.train.saver import Stopped
 
 # 4 epochs of 6 steps, the last one short; everything that has a state of its own.
 CONFIG = Config(

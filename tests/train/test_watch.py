@@ -13,7 +13,7 @@ from cnnjax.cli.train import Show
 from cnnjax.config import Config, to_dict, trial_id
 from cnnjax.study.store import TrialFiles
 from cnnjax.study.trial import run_in
-from cnnjax.train.training import Stopped
+from cnnjax.train.saver import Stopped
 from cnnjax.train.watch import Callback, OnEpoch, Several
 
 CONFIG = Config(
