@@ -133,8 +133,11 @@ class Config:
         "`cnnjax train --cost` says whether it saves memory",
         identity=False,
     )
-    unit: str = knob(
-        "step", choice(("step", "epoch")), "what is sent to the device at a time", identity=False
+    unit: str | None = knob(
+        None,
+        choice(("step", "epoch")),
+        "what a device is given at a time (default: up to 100 steps on accelerators, else a step)",
+        identity=False,
     )
     data_workers: int | None = knob(
         None,

@@ -78,6 +78,11 @@ def _main(words: list[str]) -> int:
         raise ValueError("out: expected a directory, got ''")
     if config.checkpoint_every and flags.out is None:
         raise ValueError("checkpoint_every: expected --out=DIR, where checkpoints are kept")
+    if (flags.num_processes or 0) > config.batch_size:
+        raise ValueError(
+            f"num_processes: expected at most {config.batch_size}, an image of the batch each, "
+            f"got {flags.num_processes}"
+        )
     watch = _watch(flags.watch, flags.out)
     processes.end_with_launcher()
     limit_threads(config.threads)

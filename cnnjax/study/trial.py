@@ -109,8 +109,9 @@ def measure(
     if files is not None:
         files.save_data(learnt_from(dataset))
     variables = train(config, net, dataset, on_epoch, saver=saver)
+    seconds = time.perf_counter() - began + saver.seconds_before
     with saver.until_asked():
-        return row(config, net, variables, dataset, files, seconds=time.perf_counter() - began)
+        return row(config, net, variables, dataset, files, seconds=seconds)
 
 
 def prepare(config: Config) -> Ready:

@@ -15,6 +15,8 @@ import socket
 import time
 from collections.abc import Sequence
 
+NAMED = 8  # at most, of the processes that do not come
+
 
 def address(text: str) -> tuple[str, int]:
     """Return (host, port) of "host:port"; ValueError for anything else."""
@@ -43,10 +45,9 @@ def gather(port: int, count: int, seconds: float) -> str:
             try:
                 caller = stack.enter_context(server.accept()[0])
             except TimeoutError:
-                names = ", ".join(map(str, missing))
                 raise ConnectionError(
-                    f"num_processes={count}: of {count} processes, number {names} did not come "
-                    f"within {seconds} s"
+                    f"num_processes={count}: of {count} processes, number {_names(missing)} did "
+                    f"not come within {seconds} s"
                 ) from None
             caller.settimeout(1.0)
             with contextlib.suppress(OSError, ValueError):  # a stranger's call
@@ -57,6 +58,11 @@ def gather(port: int, count: int, seconds: float) -> str:
                 caller.sendall(f"{own}\n".encode())
                 caller.recv(1)  # the caller closes first, which leaves the port free
     return own
+
+
+def _names(missing: Sequence[int]) -> str:
+    more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+    return ", ".join(map(str, missing[:NAMED])) + more
 
 
 def _listening(port: int) -> socket.socket:

@@ -41,7 +41,7 @@ class Plan:
         """The axis that the step sums over by itself; None where it sees the global batch."""
         return AXIS if self.mode == "pmap" else None
 
-    def check(self, *, batch_size: int, microbatches: int = 1, unit: str = "step") -> None:
+    def check(self, *, batch_size: int, microbatches: int = 1, unit: str | None = None) -> None:
         """Raise ValueError where the batch does not divide into equal parts.
 
         An epoch as one dispatch is neither for pmap nor for several processes.
@@ -84,14 +84,14 @@ class Plan:
         )
 
     def compile_chunk(self, chunk: Any) -> Any:
-        """Compile (state, images, labels, rows, weight) -> (state, sums) of `epoch.many_steps`."""
+        """Compile `epoch.many_steps`; the state given is consumed."""
         if self.mode == "jit":
             return steady_jit(chunk, donate_argnums=0)
         whole, rows = self._everywhere, NamedSharding(self._mesh, PartitionSpec(None, AXIS))
         return steady_jit(
             chunk,
             donate_argnums=0,
-            in_shardings=(whole, whole, whole, rows, rows),
+            in_shardings=(whole, whole, whole, rows, rows, whole),
             out_shardings=whole,
         )
 

@@ -105,6 +105,10 @@ class Progress:
         """Return the seconds that the epoch at hand has taken, time between two runs aside."""
         return self.seconds + time.perf_counter() - self.begun
 
+    def seconds_trained(self) -> float:
+        """Return the seconds of all epochs so far; of the epoch at hand, those of earlier runs."""
+        return sum(line["seconds"] for line in self.lines) + self.seconds
+
     def saved(self) -> dict[str, Any]:
         """Return a copy of all of it for JSON; `look` comes first."""
         names = ("epoch", "batch", "step", "lines", "totals")

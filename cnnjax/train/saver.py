@@ -35,6 +35,7 @@ class Saver:
     """Saves every `every` steps, and a last time where `stop()` turns true.
 
     In several processes it is SIGTERM to any of them that asks all to stop, after the same step.
+    `seconds_before` are those of the training that earlier runs have done, set as it goes on.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Saver:
         stop: Stop | None = None,
     ) -> None:
         self.checkpoints, self._every, self._stop = checkpoints, every, stop
+        self.seconds_before = 0.0
         self._end: tuple[TrainState, Progress] | None = None
 
     def between(self, state: TrainState, progress: Progress) -> None:

@@ -33,7 +33,7 @@ from cnnjax.train.training import build_step, method
 TOGETHER: dict[str, tuple[Any, ...]] = {
     "devices": (None, 1),
     "parallel": (None, "jit"),
-    "unit": ("step",),
+    "unit": (None, "step"),
     "data_workers": (None,),
     "checkpoint_every": (None,),
 }

@@ -24,8 +24,8 @@ from cnnjax.data import Dataset, Split
 from cnnjax.train import processes
 from cnnjax.train.batches import Batch, feed
 from cnnjax.train.checkpoints import Checkpoints
-from cnnjax.train.epoch import fit_in_chunks, many_steps
-from cnnjax.train.fit import Diverged, Report, finite, fit, ignore
+from cnnjax.train.epoch import fit_in_chunks, many_steps, pays
+from cnnjax.train.fit import LOOK, Diverged, Report, finite, fit, ignore
 from cnnjax.train.loader import Loader, Pairs
 from cnnjax.train.parallel import Plan, make_plan
 from cnnjax.train.progress import Progress
@@ -54,6 +54,7 @@ def train(
     loop = _loop(config, plan, build_step(config, plan, net, tx, dataset), dataset.train)
     state = first_state(config, plan, net, tx, dataset)
     state, progress = resumed(state, saver.checkpoints, on_epoch)
+    saver.seconds_before = progress.seconds_trained()
     try:
         state = loop(
             state,
@@ -105,10 +106,11 @@ def _endless(config: Config, dataset: Dataset) -> Iterator[Batch]:
 def _loop(config: Config, plan: Plan, step: Any, split: Split) -> Callable[..., TrainState]:
     """Return (state, epochs=, on_epoch=, between=, progress=) -> the state after all epochs."""
     reading: Any = {"batch_size": config.batch_size, "seed": config.seed}
-    if config.unit == "epoch":
+    most = steps_at_a_time(config, plan, split)
+    if most != 1:
         chunk = plan.compile_chunk(many_steps(step))
-        place: Any = {"every": config.checkpoint_every, "put": plan.replicate}
-        return lambda state, **how: fit_in_chunks(chunk, state, split, **reading, **place, **how)
+        reading |= {"every": config.checkpoint_every, "most": most, "put": plan.replicate}
+        return lambda state, **how: fit_in_chunks(chunk, state, split, **reading, **how)
     compiled = plan.compile(step)
     reading["part"] = plan.rows(config.batch_size)
     if config.data_workers is None:
@@ -121,6 +123,13 @@ def _loop(config: Config, plan: Plan, step: Any, split: Split) -> Callable[..., 
             return fit(compiled, state, loader, place=plan.place, **how)
 
     return loop
+
+
+def steps_at_a_time(config: Config, plan: Plan, split: Split) -> int | None:
+    """Return how many steps are one dispatch; None: all of an epoch."""
+    if config.unit is not None:
+        return {"step": 1, "epoch": None}[config.unit]
+    return LOOK if plan.mode == "jit" and config.data_workers is None and pays(split) else 1
 
 
 def resumed(

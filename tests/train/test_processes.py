@@ -68,6 +68,8 @@ def test_a_coordinator_that_is_not_there_is_named() -> None:
 def test_a_process_that_does_not_come_is_named() -> None:
     with pytest.raises(ConnectionError, match=r"of 3 processes, number 1, 2 did not come within 0"):
         processes.join(f"127.0.0.1:{meeting.free_port()}", 3, 0, seconds=0)
+    with pytest.raises(ConnectionError, match=r"1, 2, 3, 4, 5, 6, 7, 8 and 11 more did not come"):
+        processes.join(f"127.0.0.1:{meeting.free_port()}", 20, 0, seconds=0)
 
 
 def test_processes_meet_whoever_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from cnnjax.config import Config
 from cnnjax.study.compilation import use_cache
 from cnnjax.study.store import Store, TrialFiles
 from cnnjax.study.trial import run, run_in
+from cnnjax.train import training
 from cnnjax.train.checkpoints import CheckpointError
 from cnnjax.train.saver import Stopped
 
@@ -121,7 +122,7 @@ def interrupted(*_: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 2])
 def test_an_epoch_in_one_dispatch_is_the_host_loop(calm: Any, tmp_path: Path, devices: int) -> None:
-    """The same lines and variables up to rounding; going on in the middle of an epoch too."""
+    """Up to rounding; stopped in the middle of an epoch it goes on to the same bits."""
     config = replace(CONFIG, unit="epoch", devices=devices)
     run_in(TrialFiles(tmp_path / "a"), replace(config, checkpoint_every=None))
     with pytest.raises(Stopped):
@@ -129,11 +130,28 @@ def test_an_epoch_in_one_dispatch_is_the_host_loop(calm: Any, tmp_path: Path, de
     steps = sorted(path.name for path in (tmp_path / "b" / "checkpoints").iterdir())
     assert steps == ["4", "8"]
     run_in(TrialFiles(tmp_path / "b"), config)
-    for out in (tmp_path / "a", tmp_path / "b"):
-        lines = numbers(out)[2]
-        assert [x["step"] for x in lines] == [6, 12, 18, 24]
-        found, expected = ([x["loss"] for x in y] for y in (lines, calm[2]))
-        np.testing.assert_allclose(found, expected, rtol=1e-3)
+    assert numbers(tmp_path / "b") == numbers(tmp_path / "a")
+    lines = numbers(tmp_path / "a")[2]
+    assert [x["step"] for x in lines] == [6, 12, 18, 24]
+    found, expected = ([x["loss"] for x in y] for y in (lines, calm[2]))
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_accelerators_take_several_steps_at_a_time(
+    calm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Played here: four steps a dispatch, asked between two of them whether to stop."""
+    monkeypatch.setattr(training, "pays", lambda split: True)
+    monkeypatch.setattr(training, "LOOK", 4)
+    for steps in (0, 2):
+        with pytest.raises(Stopped):
+            run_in(TrialFiles(tmp_path / "b"), CONFIG, stop=stopping_after(steps))
+    run_in(TrialFiles(tmp_path / "b"), CONFIG)
+    run_in(TrialFiles(tmp_path / "a"), CONFIG)
+    assert numbers(tmp_path / "b") == numbers(tmp_path / "a")
+    found, expected = ([x["loss"] for x in y] for y in (numbers(tmp_path / "a")[2], calm[2]))
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
 @pytest.mark.slow
@@ -310,6 +328,7 @@ def test_sigterm_saves_and_says_resumable(calm: Any, tmp_path: Path) -> None:
         (["--lr=-1"], "lr: expected a number from 0.0 to 1e+38, got -1"),
         (["--epochs=0"], "epochs: expected an integer from 1 to 1000000, got 0"),
         (["--coordinator=localhost:99"], "expected all three or none"),
+        (["--num_processes=2000000000", "--process_id=0"], "num_processes: expected at most 64"),
         (["--threads=100000"], "threads: expected an integer from 1 to 1024, got 100000"),
         (["--out="], "out: expected a directory, got ''"),
         (["--lr=nan"], "lr: expected a number from 0.0 to 1e+38, got nan"),

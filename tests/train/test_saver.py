@@ -121,6 +121,16 @@ def test_a_network_asked_to_stop_while_measured_is_not_trained_again(
     assert TrialFiles(tmp_path).metrics() == lines
 
 
+def test_the_seconds_of_earlier_tries_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (
+        Progress(lines=[{"seconds": 2.0}, {"seconds": 3.0}], seconds=0.5).seconds_trained() == 5.5
+    )
+    monkeypatch.setattr(Progress, "seconds_trained", lambda self: 1000.0)
+    assert trial.run_in(TrialFiles(tmp_path), CONFIG)["seconds_training"] > 1000.0
+
+
 def test_nothing_is_written_where_nobody_asks(tmp_path: Path) -> None:
     trial.run_in(TrialFiles(tmp_path), CONFIG, stop=lambda: False)
     assert not (tmp_path / "checkpoints").exists()
