@@ -136,7 +136,7 @@ class Config:
     unit: str | None = knob(
         None,
         choice(("step", "epoch")),
-        "what a device is given at a time (default: up to 100 steps on accelerators, else a step)",
+        "what is one dispatch (default: a step, 20 where an accelerator gains: docs/training.md)",
         identity=False,
     )
     data_workers: int | None = knob(
@@ -216,13 +216,10 @@ def identity(config: Config) -> dict[str, Any]:
 
     A field added later keeps its default here, so that it orphans no finished trial.
     """
-    # Where each device has statistics of its own, their number makes another network.
-    also = {"devices"} if config.bn_scope == "device" else set()
     return {
         name: value
         for name, value in to_dict(config).items()
-        if FIELDS[name].metadata["identity"] or name in also
-        if getattr(config, name) != FIELDS[name].default
+        if FIELDS[name].metadata["identity"] and getattr(config, name) != FIELDS[name].default
     }
 
 

@@ -35,10 +35,6 @@ def test_equal_arms_have_one_id() -> None:
     assert Config(pool="decimate", window=3) == Config(pool="decimate", window=2)
     assert trial_id(Config(pool="max", window=3)) != trial_id(Config(pool="max", window=2))
 
-
-def test_how_many_devices_have_statistics_of_their_own_names_a_trial() -> None:
-    ids = {trial_id(Config(bn_scope="device", parallel="pmap", devices=n)) for n in (2, 8)}
-    assert len(ids) == 2
     # A window counts where either pool of a network has one.
     assert Config(pool="decimate", window=3, last_pool="max").window == 3
     assert Config(pool="decimate", window=3, last_pool="aps").window is None

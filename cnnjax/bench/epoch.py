@@ -62,7 +62,7 @@ def ours(
     boxes = [make(), make()]
 
     def dispatch() -> object:
-        boxes[0], sums = whole(boxes[0], images, labels, rows, weight, STEPS)
+        boxes[0], sums = whole(boxes[0], images, labels, rows, weight)
         return jax.block_until_ready((boxes[0], sums))
 
     host = np.asarray(images), np.asarray(labels)

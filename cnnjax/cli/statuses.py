@@ -10,7 +10,7 @@ RESUMABLE = 75  # EX_TEMPFAIL: asked to stop; the same command goes on
 INTERRUPTED = 130  # by Ctrl-C
 UNREAD = 141  # by SIGPIPE: nobody reads on
 
-# How all processes of one training end, each by itself.
-TOGETHER = (0, FAILED, RESUMABLE)
+# How all processes of one training fail, each by itself.
+ALIKE = (FAILED, RESUMABLE)
 # What running the same command again at once would not change.
-FINAL = (*TOGETHER, MISTAKE)
+FINAL = (*ALIKE, MISTAKE)

@@ -32,7 +32,7 @@ import jax
 from cnnjax import build, data, optimization
 from cnnjax.cli import answer
 from cnnjax.cli.flags import Flags
-from cnnjax.cli.statuses import FAILED, LOST, RESUMABLE, TOGETHER
+from cnnjax.cli.statuses import ALIKE, FAILED, LOST, RESUMABLE
 from cnnjax.config import Config, identity
 from cnnjax.nets.anatomy import anatomy
 from cnnjax.study.compilation import use_cache
@@ -52,7 +52,7 @@ from cnnjax.train.watch import Callback, Several
 def main(words: list[str]) -> int:
     """Run the verb; return the exit status: 1 where the loss stopped being finite."""
     status = answer("train", lambda: _main(words))
-    if status not in TOGETHER and jax.distributed.is_initialized():
+    if status and status not in ALIKE and jax.distributed.is_initialized():
         # An orderly end would wait for the others, which wait for this process.
         sys.stdout.flush()
         os._exit(status)

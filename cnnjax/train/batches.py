@@ -11,7 +11,7 @@ images that are read when their turn comes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -53,7 +53,14 @@ def batches(
 ) -> Iterator[Batch]:
     """Yield batches of one fixed size from the `first` on, of each the rows in `part`."""
     order = np.arange(len(split.labels)) if order is None else order
-    for rows, weight in plan_rows(order, batch_size=batch_size, first=first):
+    yield from taken(split, plan_rows(order, batch_size=batch_size, first=first), part)
+
+
+def taken(
+    split: Split, plan: Iterable[tuple[np.ndarray, np.ndarray]], part: slice = WHOLE
+) -> Iterator[Batch]:
+    """Yield the batch of each (rows, weight), of it the rows in `part`."""
+    for rows, weight in plan:
         own = rows[part]
         yield {"image": split.images[own], "label": split.labels[own], "weight": weight[part]}
 

@@ -84,14 +84,14 @@ class Plan:
         )
 
     def compile_chunk(self, chunk: Any) -> Any:
-        """Compile `epoch.many_steps`; the state given is consumed."""
+        """Compile (state, images, labels, rows, weight) -> (state, sums) of `epoch.many_steps`."""
         if self.mode == "jit":
             return steady_jit(chunk, donate_argnums=0)
         whole, rows = self._everywhere, NamedSharding(self._mesh, PartitionSpec(None, AXIS))
         return steady_jit(
             chunk,
             donate_argnums=0,
-            in_shardings=(whole, whole, whole, rows, rows, whole),
+            in_shardings=(whole, whole, whole, rows, rows),
             out_shardings=whole,
         )
 

@@ -114,7 +114,8 @@ class Progress:
         names = ("epoch", "batch", "step", "lines", "totals")
         # A copy all the way down: a checkpoint is written while training goes on.
         values = {name: copy.deepcopy(getattr(self, name)) for name in names}
-        return values | {"seconds": self.elapsed()}
+        # Between two epochs the clock of the one before still runs.
+        return values | {"seconds": self.elapsed() if self.batch else 0.0}
 
     @staticmethod
     def restored(values: dict[str, Any]) -> Progress:

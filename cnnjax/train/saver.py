@@ -56,13 +56,14 @@ class Saver:
             self._save(self.checkpoints, state, progress)
 
     def ended(self, state: TrainState, progress: Progress) -> None:
-        """Remember the end of the training, which is saved only where `until_asked` needs it."""
-        self._end = state, progress
+        """Remember the end of the training, which is saved only if `until_asked` breaks off."""
+        if self._may_be_asked():
+            self._end = state, progress
 
     @contextlib.contextmanager
     def until_asked(self) -> Iterator[None]:
         """Break off what follows the training where it is asked to stop, save, raise Stopped."""
-        if self._end is None or (self._stop is None and jax.process_count() == 1):
+        if self._end is None:
             yield
             return
         state, progress = self._end
@@ -72,6 +73,9 @@ class Saver:
                 yield
         except BrokenOff:
             self._save_and_stop(state, progress)
+
+    def _may_be_asked(self) -> bool:
+        return self._stop is not None or jax.process_count() > 1
 
     def _asked(self, step: int) -> bool:
         if jax.process_count() > 1:
@@ -109,10 +113,10 @@ def breaking_off(asked: Stop) -> Iterator[None]:
 
     def watch() -> None:
         while not over.wait(LOOK_SECONDS):
-            if asked():
+            if (found.is_set() or asked()) and not over.is_set():
                 found.set()
+                # Again and again: what is raised inside a destructor or a callback is lost.
                 signal.pthread_kill(main.ident or 0, signal.SIGINT)
-                return
 
     def interrupt(signum: int, frame: Any) -> None:
         if found.is_set():
@@ -130,4 +134,5 @@ def breaking_off(asked: Stop) -> Iterator[None]:
             over.set()
             watcher.join()
     finally:
+        over.set()  # if the line above was interrupted
         signal.signal(signal.SIGINT, before)

@@ -24,8 +24,8 @@ from cnnjax.data import Dataset, Split
 from cnnjax.train import processes
 from cnnjax.train.batches import Batch, feed
 from cnnjax.train.checkpoints import Checkpoints
-from cnnjax.train.epoch import fit_in_chunks, many_steps, pays
-from cnnjax.train.fit import LOOK, Diverged, Report, finite, fit, ignore
+from cnnjax.train.epoch import AT_A_TIME, fit_in_chunks, many_steps, pays
+from cnnjax.train.fit import Diverged, Report, finite, fit, ignore
 from cnnjax.train.loader import Loader, Pairs
 from cnnjax.train.parallel import Plan, make_plan
 from cnnjax.train.progress import Progress
@@ -106,12 +106,12 @@ def _endless(config: Config, dataset: Dataset) -> Iterator[Batch]:
 def _loop(config: Config, plan: Plan, step: Any, split: Split) -> Callable[..., TrainState]:
     """Return (state, epochs=, on_epoch=, between=, progress=) -> the state after all epochs."""
     reading: Any = {"batch_size": config.batch_size, "seed": config.seed}
-    most = steps_at_a_time(config, plan, split)
+    compiled, most = plan.compile(step), steps_at_a_time(config, plan, split)
     if most != 1:
         chunk = plan.compile_chunk(many_steps(step))
-        reading |= {"every": config.checkpoint_every, "most": most, "put": plan.replicate}
-        return lambda state, **how: fit_in_chunks(chunk, state, split, **reading, **how)
-    compiled = plan.compile(step)
+        reading |= {"every": config.checkpoint_every, "most": most}
+        reading |= {"put": plan.replicate, "place": plan.place}
+        return lambda state, **how: fit_in_chunks(chunk, compiled, state, split, **reading, **how)
     reading["part"] = plan.rows(config.batch_size)
     if config.data_workers is None:
         batches = feed(split, **reading)
@@ -129,7 +129,8 @@ def steps_at_a_time(config: Config, plan: Plan, split: Split) -> int | None:
     """Return how many steps are one dispatch; None: all of an epoch."""
     if config.unit is not None:
         return {"step": 1, "epoch": None}[config.unit]
-    return LOOK if plan.mode == "jit" and config.data_workers is None and pays(split) else 1
+    gains = plan.mode == "jit" and config.data_workers is None and pays(split)
+    return AT_A_TIME if gains else 1
 
 
 def resumed(

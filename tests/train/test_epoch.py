@@ -9,39 +9,60 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
 
 from cnnjax.config import Config
 from cnnjax.data import Split
 from cnnjax.train import epoch
-from cnnjax.train.epoch import many_steps
+from cnnjax.train.batches import feed
+from cnnjax.train.epoch import fit_in_chunks, many_steps
+from cnnjax.train.fit import fit
 from cnnjax.train.parallel import make_plan
 from cnnjax.train.training import steps_at_a_time
 
 SPLIT = Split(np.arange(40, dtype=np.uint8).reshape(10, 2, 2, 1), np.arange(10, dtype=np.int32))
 
 
-def test_one_program_takes_every_count_of_steps() -> None:
-    traces = []
+class Number(struct.PyTreeNode):
+    """A state that depends on every batch and their order."""
 
-    def step(state: Any, batch: Any) -> tuple[Any, Any]:
-        traces.append(1)
-        seen = jnp.sum(batch["image"].astype(jnp.float32), axis=(1, 2, 3)) * batch["weight"]
-        return state * 2 + seen[0], {"loss": jnp.sum(seen), "labels": batch["label"]}
+    value: Any
+    params: Any = None
 
-    chunk = jax.jit(many_steps(step))
-    rows = np.array([[3, 1], [4, 1], [5, 9], [2, 6]])
-    weight = np.array([[1, 1], [1, 1], [1, 0], [1, 1]], np.float32)
-    for count in range(5):
-        state, sums = chunk(np.float32(1), *SPLIT, rows, weight, np.int32(count))
-        expected, losses = np.float32(1), np.zeros(4, np.float32)
-        for index in range(count):
-            seen = SPLIT.images[rows[index]].sum(axis=(1, 2, 3)) * weight[index]
-            expected, losses[index] = expected * 2 + seen[0], seen.sum()
-        assert state == expected
-        np.testing.assert_array_equal(sums["loss"], losses)
-        np.testing.assert_array_equal(sums["labels"][:count], rows[:count])
-        assert not np.any(sums["labels"][count:])
-    assert len(traces) == 1
+
+def step(state: Number, batch: Any) -> tuple[Number, Any]:
+    value = state.value * 3 % 1009 + jnp.dot(batch["label"], batch["weight"])
+    sums = {"loss": value, "correct": jnp.float32(0), "count": jnp.sum(batch["weight"])}
+    return Number(value), sums
+
+
+def test_two_programs_are_all() -> None:
+    """Of 7 steps an epoch, saved every 3: chunks of 3, and single steps; the numbers of fit."""
+    taken, stops, lines = list[int](), list[int](), ([], [])  # type: ignore[var-annotated]
+
+    def single(state: Any, batch: Any) -> Any:
+        taken.append(1)
+        return jax.jit(step)(state, batch)
+
+    def chunk(state: Any, images: Any, labels: Any, rows: Any, weight: Any) -> Any:
+        taken.append(len(rows))
+        return jax.jit(many_steps(step))(state, images, labels, rows, weight)
+
+    split = Split(np.repeat(SPLIT.images, 2, axis=0), np.arange(20, dtype=np.int32))
+    reading: Any = {"batch_size": 3, "seed": 0}
+    found = fit_in_chunks(
+        chunk, single, Number(np.float32(0)), split, epochs=2, every=3, **reading,
+        between=lambda state, progress: stops.append(progress.step), on_epoch=lines[0].append,
+    )  # fmt: skip
+    assert taken == [3, 3, 1, 1, 1, 3, 1, 1]
+    assert stops == [3, 6, 7, 8, 9, 12, 13, 14]
+    batches = feed(split, **reading)
+    expected = fit(
+        jax.jit(step), Number(np.float32(0)), batches, epochs=2, on_epoch=lines[1].append
+    )
+    assert found.value == expected.value
+    told = [[{k: v for k, v in x.items() if k != "seconds"} for x in run] for run in lines]
+    assert told[0] == told[1]
 
 
 class OnDisk:
@@ -54,7 +75,7 @@ class OnDisk:
     ("knobs", "devices", "images", "platform", "steps"),
     [
         ({}, 1, SPLIT.images, "cpu", 1),
-        ({}, 1, SPLIT.images, "gpu", 100),
+        ({}, 1, SPLIT.images, "gpu", 20),
         ({"unit": "step"}, 1, SPLIT.images, "gpu", 1),
         ({"unit": "epoch"}, 1, SPLIT.images, "cpu", None),
         ({"data_workers": 0}, 1, SPLIT.images, "gpu", 1),

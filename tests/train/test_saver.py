@@ -64,6 +64,21 @@ def test_work_is_broken_off_once_asked(ctrl_c: Any) -> None:
     assert signal.getsignal(signal.SIGINT) is ctrl_c
 
 
+class Deaf:
+    """What is raised inside its end is lost, as inside every callback from C."""
+
+    def __del__(self) -> None:
+        time.sleep(0.2)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_stop_that_got_lost_comes_again() -> None:
+    with pytest.raises(BrokenOff), breaking_off(lambda: True):
+        deaf = Deaf()
+        del deaf
+        work()
+
+
 def test_ctrl_c_itself_is_what_it_was(ctrl_c: Any) -> None:
     came = None
     try:
@@ -124,9 +139,13 @@ def test_a_network_asked_to_stop_while_measured_is_not_trained_again(
 def test_the_seconds_of_earlier_tries_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert (
-        Progress(lines=[{"seconds": 2.0}, {"seconds": 3.0}], seconds=0.5).seconds_trained() == 5.5
-    )
+    earlier = Progress(lines=[{"seconds": 2.0}, {"seconds": 3.0}], seconds=0.5)
+    assert earlier.seconds_trained() == 5.5
+    earlier.begin()
+    earlier.batch = 1
+    earlier.close()
+    time.sleep(0.1)  # of no epoch
+    assert Progress.restored(earlier.saved()).seconds_trained() < 5.6
     monkeypatch.setattr(Progress, "seconds_trained", lambda self: 1000.0)
     assert trial.run_in(TrialFiles(tmp_path), CONFIG)["seconds_training"] > 1000.0
 
