@@ -38,6 +38,13 @@ MOST_A_CORE = 16  # a process has its own JAX: hundreds of MB
 # Lines of the runtime below, which say nothing to a user.
 NOISE = re.compile(
     r"^\[Gloo\]|^[EWIF]\d{4} |^\*\*\*|^\s+@|^\s*$|^:[A-Z_]+:|^=== Source Location|^external/xla"
+    r"|^RPC: /xla|^The tasks have crashed"
+)
+# JAX's words, in every other process, for one that hangs: its number is the next line; or it is
+# process 0, whom they cannot ask.
+SILENT, LEADERLESS = (
+    "(stopped sending heartbeats):",
+    "RPC: /xla.coordination.CoordinationService/Hea",
 )
 
 
@@ -49,6 +56,7 @@ class Member:
     process: subprocess.Popen[str]
     listeners: list[threading.Thread] = field(default_factory=list)
     lines: collections.deque[str] = field(default_factory=lambda: collections.deque(maxlen=20))
+    silent: str | None = None  # the process that it ended for
 
     @property
     def status(self) -> int | None:
@@ -56,7 +64,9 @@ class Member:
         return self.process.poll()
 
     def reason(self) -> str:
-        """Return in one line how it ended."""
+        """Return in one line how it ended, and whose fault it was."""
+        if self.silent is not None:
+            return f"process {self.silent} stopped answering"
         status = self.status
         how = f"ended with status {status}"
         if status is not None and status < 0:
@@ -174,6 +184,10 @@ def listen(member: Member, source: IO[str], sink: IO[str]) -> None:
     """Read one stream of a process to its end."""
     with source:
         for line in source:
+            if SILENT in line:
+                member.silent = next(source, "").strip()
+            elif LEADERLESS in line:
+                member.silent = "0"
             if NOISE.search(line):
                 continue
             member.lines.append(line.rstrip("\n"))

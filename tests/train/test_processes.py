@@ -379,6 +379,28 @@ def test_a_process_ends_with_its_parent() -> None:
     parent.stdout.close()
 
 
+SILENT = """
+E1128 00:25:25.23 312 coordination_service.cc:1549] UNAVAILABLE: The following tasks are unhealthy (stopped sending heartbeats):
+1
+The tasks have crashed. Check the task logs for an earlier error. [type.googleapis.com/tensorflow]
+
+RPC: /xla.coordination.CoordinationService/PollForError
+*** Check failure stack trace: ***
+"""  # noqa: E501
+LEADERLESS = """
+F1128 00:25:47.238442   31388 client.h:80] Terminating process. absl::Status: DEADLINE_EXCEEDED
+
+RPC: /xla.coordination.CoordinationService/Heartbeat
+"""
+
+
+@pytest.mark.parametrize(("said", "silent"), [(SILENT, 1), (LEADERLESS, 0)])
+def test_a_process_that_hangs_is_named(capsys: Any, said: str, silent: int) -> None:
+    code = f"import os, sys; print({said!r}, file=sys.stderr, flush=True); os.abort()"
+    assert launch.supervise(lambda: members(code, SLEEP), 0) == 70
+    assert capsys.readouterr().err == f"cnnjax launch: process {silent} stopped answering\n"
+
+
 @pytest.mark.slow
 @pytest.mark.long
 def test_kill_9_of_the_launcher_ends_its_processes(tmp_path: Path) -> None:
