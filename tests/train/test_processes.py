@@ -277,8 +277,12 @@ def test_a_training_that_diverges_does_so_in_every_process(
 
     monkeypatch.setattr(processes, "is_first", lambda: False)
     monkeypatch.setattr("cnnjax.cli.train.measure", diverge)
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    left = list[int]()
+    monkeypatch.setattr(os, "_exit", left.append)
     assert main(["train", f"--out={tmp_path / 'out'}"]) == 1
     assert "diverged: the loss is nan at step 2" in capsys.readouterr().err
+    assert not left  # the others end so too, and it waits for them
 
 
 def test_who_has_lost_another_is_not_the_one_that_died() -> None:
