@@ -42,10 +42,8 @@ NOISE = re.compile(
 )
 # JAX's words, in every other process, for one that hangs: its number is the next line; or it is
 # process 0, whom they cannot ask.
-SILENT, LEADERLESS = (
-    "(stopped sending heartbeats):",
-    "RPC: /xla.coordination.CoordinationService/Hea",
-)
+SILENT = "(stopped sending heartbeats):"
+LEADERLESS = "CoordinationService/Heartbeat"
 
 
 @dataclass
