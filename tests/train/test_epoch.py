@@ -38,7 +38,8 @@ def step(state: Number, batch: Any) -> tuple[Number, Any]:
 
 def test_two_programs_are_all() -> None:
     """Of 7 steps an epoch, saved every 3: chunks of 3, and single steps; the numbers of fit."""
-    taken, stops, lines = list[int](), list[int](), ([], [])  # type: ignore[var-annotated]
+    taken, stops = list[int](), list[int]()
+    lines: tuple[list[Any], list[Any]] = [], []
 
     def single(state: Any, batch: Any) -> Any:
         taken.append(1)

@@ -384,13 +384,14 @@ def test_a_process_ends_with_its_parent() -> None:
 
 
 SILENT = """
-E1128 00:25:25.23 312 coordination_service.cc:1549] UNAVAILABLE: The following tasks are unhealthy (stopped sending heartbeats):
+E1128 00:25:25.23 312 coordination_service.cc:1549] UNAVAILABLE: The following tasks are \
+unhealthy (stopped sending heartbeats):
 1
 The tasks have crashed. Check the task logs for an earlier error. [type.googleapis.com/tensorflow]
 
 RPC: /xla.coordination.CoordinationService/PollForError
 *** Check failure stack trace: ***
-"""  # noqa: E501
+"""
 LEADERLESS = """
 F1128 00:25:47.238442   31388 client.h:80] Terminating process. absl::Status: DEADLINE_EXCEEDED
 
