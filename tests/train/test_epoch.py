@@ -36,8 +36,12 @@ def step(state: Number, batch: Any) -> tuple[Number, Any]:
     return Number(value), sums
 
 
-def test_two_programs_are_all() -> None:
-    """Of 7 steps an epoch, saved every 3: chunks of 3, and single steps; the numbers of fit."""
+@pytest.mark.parametrize(
+    ("every", "dispatches", "asked"),
+    [(3, [3, 3, 1, 1, 1, 3, 1, 1], [3, 6, 7, 8, 9, 12, 13, 14]), (None, [7, 7], [7, 14])],
+)
+def test_two_programs_are_all(every: int | None, dispatches: list[int], asked: list[int]) -> None:
+    """Of 7 steps an epoch, the last one short: chunks, and single steps; the numbers of fit."""
     taken, stops = list[int](), list[int]()
     lines: tuple[list[Any], list[Any]] = [], []
 
@@ -52,11 +56,11 @@ def test_two_programs_are_all() -> None:
     split = Split(np.repeat(SPLIT.images, 2, axis=0), np.arange(20, dtype=np.int32))
     reading: Any = {"batch_size": 3, "seed": 0}
     found = fit_in_chunks(
-        chunk, single, Number(np.float32(0)), split, epochs=2, every=3, **reading,
+        chunk, single, Number(np.float32(0)), split, epochs=2, every=every, **reading,
         between=lambda state, progress: stops.append(progress.step), on_epoch=lines[0].append,
     )  # fmt: skip
-    assert taken == [3, 3, 1, 1, 1, 3, 1, 1]
-    assert stops == [3, 6, 7, 8, 9, 12, 13, 14]
+    assert taken == dispatches
+    assert stops == asked
     batches = feed(split, **reading)
     expected = fit(
         jax.jit(step), Number(np.float32(0)), batches, epochs=2, on_epoch=lines[1].append
