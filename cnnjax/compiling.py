@@ -43,11 +43,20 @@ class Compiled:
         """Trace for these arguments, as jax.jit's own `lower` does."""
         return self._jitted.lower(*args, **kwargs)
 
+    def trace(self, *args: Any, **kwargs: Any) -> jax.stages.Traced:
+        """Trace for these arguments, as jax.jit's own `trace` does."""
+        return self._jitted.trace(*args, **kwargs)
+
+    @functools.cached_property
+    def settings(self) -> dict[str, Any]:
+        """What jax.jit is given beside the function."""
+        if jax.default_backend() != "cpu" or jax.config.read("jax_disable_most_optimizations"):
+            return dict(self._how)
+        return {"compiler_options": dict(self._options()), **self._how}
+
     @functools.cached_property
     def _jitted(self) -> Any:
-        if jax.default_backend() != "cpu" or jax.config.read("jax_disable_most_optimizations"):
-            return jax.jit(self._function, **self._how)
-        return jax.jit(self._function, compiler_options=dict(self._options()), **self._how)
+        return jax.jit(self._function, **self.settings)
 
 
 def quick_jit(function: Callable[..., Any], *, level: int = 1, **how: Any) -> Compiled:

@@ -14,7 +14,10 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
     "cnnjax.spec": 0,
     "cnnjax.ops": 0,
+    "cnnjax.environment": 0,
     "cnnjax.compiling": 0,
+    "cnnjax.jaxprs": 0,
+    "cnnjax.programs": 0,
     "cnnjax.optimization": 0,
     "cnnjax.layers": 1,
     "cnnjax.nets": 1,

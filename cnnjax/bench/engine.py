@@ -46,7 +46,7 @@ def candidates(trials: int) -> Mapping[str, Candidate]:
 
 def empty_trial(job: Job, report: Report) -> list[Event]:
     """Do what every trial does beside training: start JAX, write its files, report one epoch."""
-    from cnnjax.study.environment import describe
+    from cnnjax.environment import describe
 
     ((trial_id, given),) = job.trials.items()
     files = Store(given["out"]).trial(trial_id)

@@ -22,8 +22,8 @@ import numpy as np
 from cnnjax import build
 from cnnjax.bench.measure import Candidate, Cell
 from cnnjax.bench.pictures import random_dataset
-from cnnjax.bench.torch import threads
 from cnnjax.config import Config
+from cnnjax.environment import threads
 from cnnjax.train.batches import feed
 from cnnjax.train.fit import fit
 from cnnjax.train.lifeline import end_with_starter

@@ -9,7 +9,6 @@ candidate = forward_backward(lambda F, x: F.max_pool2d(x, 2), shape=(128, 32, 32
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -17,15 +16,9 @@ from typing import Any
 import jax
 
 from cnnjax.bench.measure import Candidate, queued
+from cnnjax.environment import threads
 
 ABSENT = "no PyTorch for this device is installed (pip install 'cnnjax[bench]')"
-
-
-def threads() -> int:
-    """Return the threads that XLA uses on this CPU, and that PyTorch is given."""
-    if os.environ.get("NPROC", "").isdigit():
-        return int(os.environ["NPROC"])
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache

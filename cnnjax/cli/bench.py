@@ -23,11 +23,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cnnjax import spec
+from cnnjax import environment, spec
 from cnnjax.bench import WORKLOADS, torch
 from cnnjax.bench.measure import measure, summarise
 from cnnjax.cli.flags import Flags
-from cnnjax.study import environment
 
 
 def main(argv: list[str]) -> int:

@@ -12,7 +12,7 @@ import importlib.metadata
 import os
 from pathlib import Path
 
-from cnnjax.study.environment import processor
+from cnnjax.environment import processor
 
 
 def cache_directory() -> Path:

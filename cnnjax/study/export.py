@@ -29,8 +29,8 @@ import jax
 import numpy as np
 
 from cnnjax.config import to_dict
+from cnnjax.environment import software
 from cnnjax.ops.plain import plain
-from cnnjax.study.environment import software
 from cnnjax.study.keeping import fingerprint, flat
 from cnnjax.study.store import write_bytes, write_json
 from cnnjax.study.trained import Trained

@@ -17,7 +17,7 @@ from flax.traverse_util import flatten_dict
 from cnnjax.config import Config, from_dict, to_dict, trial_id
 from cnnjax.data import Dataset
 from cnnjax.data.recipe import Recipe
-from cnnjax.study.environment import describe
+from cnnjax.environment import describe
 from cnnjax.study.rows import failed
 from cnnjax.study.store import TrialFiles
 from cnnjax.train.fit import Diverged

@@ -17,9 +17,9 @@ import pandas as pd
 
 from cnnjax import data
 from cnnjax.config import Config, from_dict, identity, to_dict, trial_id
+from cnnjax.environment import command
 from cnnjax.study import engines, grid, results, seeds
 from cnnjax.study.engines.interface import Event, Resources
-from cnnjax.study.environment import command
 from cnnjax.study.files import everywhere, is_store
 from cnnjax.study.finished import Finished
 from cnnjax.study.grid import Study, Trial

@@ -22,7 +22,7 @@ from flax.traverse_util import unflatten_dict
 
 from cnnjax import build, data, spec
 from cnnjax.config import Config, to_dict, trial_id
-from cnnjax.study.environment import describe
+from cnnjax.environment import describe
 from cnnjax.study.files import place
 from cnnjax.study.judge import judge
 from cnnjax.study.keeping import fingerprint, flat, learnt_from

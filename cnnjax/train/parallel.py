@@ -24,6 +24,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from cnnjax.compiling import steady_jit
+from cnnjax.programs import Persistent
 
 AXIS = "data"
 PARALLEL = ("jit", "sharded", "pmap")
@@ -66,7 +67,7 @@ class Plan:
     def compile(self, step: Any) -> Any:
         """Compile (state, batch) -> (state, sums); the state given is consumed."""
         if self.mode == "jit":
-            return steady_jit(step, donate_argnums=0)
+            return Persistent(steady_jit(step, donate_argnums=0))
         if self.mode == "pmap":
             return jax.pmap(
                 step,
@@ -86,7 +87,7 @@ class Plan:
     def compile_chunk(self, chunk: Any) -> Any:
         """Compile (state, images, labels, rows, weight) -> (state, sums) of `epoch.many_steps`."""
         if self.mode == "jit":
-            return steady_jit(chunk, donate_argnums=0)
+            return Persistent(steady_jit(chunk, donate_argnums=0))
         whole, rows = self._everywhere, NamedSharding(self._mesh, PartitionSpec(None, AXIS))
         return steady_jit(
             chunk,

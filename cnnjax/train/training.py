@@ -21,6 +21,7 @@ from cnnjax import build
 from cnnjax.compiling import quick_jit
 from cnnjax.config import Config
 from cnnjax.data import Dataset, Split
+from cnnjax.programs import Persistent
 from cnnjax.train import processes
 from cnnjax.train.batches import Batch, feed
 from cnnjax.train.checkpoints import Checkpoints
@@ -176,7 +177,7 @@ def first_state(
     """Return the state before the first step, on every device of the plan."""
     create = creation(config, plan, net, tx, dataset)
     # The key is made in the program too: a program of its own would be one more to load.
-    start = quick_jit(lambda seed: create(jax.random.key(seed)))
+    start = Persistent(quick_jit(lambda seed: create(jax.random.key(seed))))
     return plan.replicate(start(np.int32(config.seed)))
 
 

@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
-from cnnjax.study.environment import code
+from cnnjax.environment import code
 from cnnjax.study.files import read_object, write_json
 from cnnjax.study.report.evidence import Evidence
 

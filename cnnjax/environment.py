@@ -53,7 +53,7 @@ def code() -> str:
 
     Where it is the same, what is worked out without drawing or timing anything is the same.
     """
-    source = Path(__file__).resolve().parents[1]
+    source = Path(__file__).resolve().parent
     digest = hashlib.sha256(repr([_version(name) for name in PACKAGES]).encode())
     for path in sorted(source.rglob("*.py")):
         digest.update(path.relative_to(source).as_posix().encode() + path.read_bytes())
@@ -80,6 +80,13 @@ def processor() -> str:
         return platform.processor() or platform.machine()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.machine())
+
+
+def threads() -> int:
+    """Return the threads that XLA uses on this CPU."""
+    if os.environ.get("NPROC", "").isdigit():
+        return int(os.environ["NPROC"])
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def command() -> str:

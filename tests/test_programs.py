@@ -1,0 +1,197 @@
+"""A compiled program is found again by the next process, and only where it is the same program."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from cnnjax import environment, programs
+from cnnjax.compiling import quick_jit, steady_jit
+from cnnjax.programs import Persistent
+
+X = np.random.default_rng(0).standard_normal((8, 8), np.float32)
+
+
+@pytest.fixture(autouse=True)
+def kept(tmp_path: Path) -> Iterator[Path]:
+    """Let JAX keep compiled programs, and return where ours lie."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    compilation_cache.reset_cache()
+    yield tmp_path / "programs"
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the names of the programs that were not found."""
+    names: list[str] = []
+    anew = programs._compiled_anew
+
+    def noted(path: Path, traced: Any) -> Any:
+        names.append(path.name)
+        return anew(path, traced)
+
+    monkeypatch.setattr(programs, "_compiled_anew", noted)
+    return names
+
+
+def step(state: dict[str, jax.Array], x: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
+    y = jnp.tanh(x @ state["w"])
+    return {"w": state["w"] - 0.1 * y, "n": state["n"] + 1}, jnp.sum(y)
+
+
+def state() -> dict[str, jax.Array]:
+    return {"w": jnp.asarray(X), "n": jnp.zeros((), jnp.int32)}
+
+
+def test_a_program_is_found_again_with_its_values(compiled: list[str]) -> None:
+    first = Persistent(steady_jit(step, donate_argnums=0))(state(), X)
+    again = Persistent(steady_jit(step, donate_argnums=0))
+    given = state()
+    second = again(given, X)
+    assert len(compiled) == 1
+    assert jax.tree.all(jax.tree.map(np.array_equal, first, second))
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+    assert given["w"].is_deleted()
+    third = again(second[0], X)
+    assert int(third[0]["n"]) == 2
+
+
+def scaled(by: float) -> Callable[..., Any]:
+    return lambda state, x: step({**state, "w": by * state["w"]}, x)
+
+
+def test_what_was_changed_is_compiled(compiled: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    Persistent(steady_jit(scaled(2)))(state(), X)
+    Persistent(steady_jit(scaled(2)))(state(), X)
+    assert len(compiled) == 1
+    others: list[Callable[[], Any]] = [
+        lambda: Persistent(steady_jit(scaled(3)))(state(), X),
+        lambda: Persistent(steady_jit(scaled(2), donate_argnums=0))(state(), X),
+        lambda: Persistent(steady_jit(scaled(2)))(state(), X.astype(np.float16)),
+    ]
+    for other in others:
+        other()
+    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", "") + " ")
+    Persistent(steady_jit(scaled(2)))(state(), X)
+    monkeypatch.setattr(environment, "code", lambda: "another version")
+    Persistent(steady_jit(scaled(2)))(state(), X)
+    with jax.default_matmul_precision("float32"):
+        Persistent(steady_jit(scaled(2)))(state(), X)
+    assert len(set(compiled)) == len(compiled) == 4 + len(others)
+
+
+def test_options_are_part_of_the_name(compiled: list[str]) -> None:
+    jax.config.update("jax_disable_most_optimizations", False)
+    Persistent(quick_jit(step))(state(), X)
+    Persistent(quick_jit(step, level=0))(state(), X)
+    assert len(set(compiled)) == 2
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b[:99], lambda b: b""])
+def test_a_file_that_is_not_whole_is_made_again(damage: Any, kept: Path) -> None:
+    first = Persistent(steady_jit(step))(state(), X)
+    (path,) = kept.iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    again = Persistent(steady_jit(step))(state(), X)
+    assert jax.tree.all(jax.tree.map(np.array_equal, first, again))
+    assert len(path.read_bytes()) > len(whole) / 2
+
+
+def test_a_turned_bit_is_seen(kept: Path, compiled: list[str]) -> None:
+    Persistent(steady_jit(step))(state(), X)
+    (path,) = kept.iterdir()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    Persistent(steady_jit(step))(state(), X)
+    assert len(compiled) == 2
+
+
+def test_arguments_of_another_form_are_taken_too() -> None:
+    run = Persistent(steady_jit(lambda x: 2 * x))
+    for x in (X, X[:3], X.astype(np.float16), X):
+        np.testing.assert_array_equal(run(x), 2 * x)
+
+
+def test_a_full_disk_costs_nothing_but_the_program(
+    monkeypatch: pytest.MonkeyPatch, kept: Path
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    _, total = Persistent(steady_jit(step))(state(), X)
+    assert np.isfinite(total)
+    assert not list(kept.iterdir())
+
+
+def test_a_call_back_is_left_to_jax(kept: Path) -> None:
+    shape = jax.ShapeDtypeStruct(X.shape, X.dtype)
+
+    def calling(x: jax.Array) -> jax.Array:
+        return jax.pure_callback(lambda x: 2 * x, shape, x)
+
+    np.testing.assert_array_equal(Persistent(steady_jit(calling))(X), 2 * X)
+    assert not kept.exists()
+
+
+def test_a_mistake_is_told_once() -> None:
+    def wrong(x: jax.Array) -> jax.Array:
+        raise ValueError("stride: expected a positive whole number, got 0")
+
+    with pytest.raises(ValueError, match="stride") as raised:
+        Persistent(steady_jit(wrong))(X)
+    assert raised.value.__context__ is None
+
+
+def test_another_device_is_left_to_jax(kept: Path) -> None:
+    there = jax.devices()[-1]
+    result = Persistent(steady_jit(lambda x: 2 * x))(jax.device_put(X, there))
+    assert result.devices() == {there}
+    assert not kept.exists()
+
+
+CODE = """
+import jax
+from cnnjax import build, data
+from cnnjax.config import Config
+from cnnjax.study.compilation import use_cache
+from cnnjax.train.training import train
+
+use_cache()
+config = Config(
+    net="cnn", widths=(2,), dense=(4,), dataset="shapes:n=20", batch_size=8, epochs=2,
+    pool="max_aps", dropout=0.3, norm="batch", ema=0.9,
+)
+dataset = data.load(config.dataset)
+variables = train(config, build.build_net(config, dataset.num_classes, dataset.image_shape), dataset)
+print([float(abs(x).sum()).hex() for x in jax.tree.leaves(variables)])
+"""
+
+
+def test_the_next_process_trains_the_same_without_lowering(tmp_path: Path) -> None:
+    env = os.environ | {"CNNJAX_CACHE": str(tmp_path), "JAX_LOG_COMPILES": "1"}
+    runs = []
+    for seed in ("0", "1"):
+        words = [sys.executable, "-c", CODE]
+        env["PYTHONHASHSEED"] = seed
+        runs.append(subprocess.run(words, env=env, check=True, capture_output=True, text=True))
+    assert runs[0].stdout == runs[1].stdout
+    lowered = [re.findall(r"Compiling jit\((step|<lambda>)", run.stderr) for run in runs]
+    assert lowered[0]
+    assert not lowered[1]
