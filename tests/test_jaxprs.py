@@ -1,4 +1,4 @@
-"""A program is said by its values: what differs is said otherwise, what has no value is not said."""
+"""A program is said by its values: what differs is said otherwise, what has none is not said."""
 
 from __future__ import annotations
 
@@ -125,7 +125,8 @@ CODE = """
 import hashlib, jax, jax.numpy as jnp
 from cnnjax import pool
 from cnnjax.jaxprs import words
-program = jax.make_jaxpr(jax.grad(lambda x: jnp.sum(pool(x, "aps", stride=3))))(jnp.ones((1, 9, 9, 2)))
+x = jnp.ones((1, 9, 9, 2))
+program = jax.make_jaxpr(jax.grad(lambda x: jnp.sum(pool(x, "aps", stride=3))))(x)
 print(hashlib.sha256(b"".join(words(program))).hexdigest())
 """
 

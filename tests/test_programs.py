@@ -27,11 +27,17 @@ X = np.random.default_rng(0).standard_normal((8, 8), np.float32)
 @pytest.fixture(autouse=True)
 def kept(tmp_path: Path) -> Iterator[Path]:
     """Let JAX keep compiled programs, and return where ours lie."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
-    compilation_cache.reset_cache()
-    yield tmp_path / "programs"
-    jax.config.update("jax_compilation_cache_dir", None)
-    compilation_cache.reset_cache()
+    settings = {
+        "jax_compilation_cache_dir": str(tmp_path),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: jax.config.values[name] for name in settings}
+    for values in (settings, before):
+        for name, value in values.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        if values is settings:
+            yield tmp_path / "programs"
 
 
 @pytest.fixture
@@ -92,6 +98,30 @@ def test_what_was_changed_is_compiled(compiled: list[str], monkeypatch: pytest.M
     with jax.default_matmul_precision("float32"):
         Persistent(steady_jit(scaled(2)))(state(), X)
     assert len(set(compiled)) == len(compiled) == 4 + len(others)
+
+
+def test_which_arguments_are_consumed_is_part_of_the_name(compiled: list[str]) -> None:
+    def total(one: Any, other: Any) -> Any:
+        return jax.tree.map(lambda x: x + 1, jax.tree.leaves((one, other)))
+
+    def arrays() -> list[jax.Array]:
+        return [jnp.asarray(X + i) for i in range(3)]
+
+    (a, b, c), (d, e, f) = arrays(), arrays()
+    Persistent(steady_jit(total, donate_argnums=0))((a, b), c)
+    Persistent(steady_jit(total, donate_argnums=0))(d, (e, f))
+    assert len(set(compiled)) == 2
+    assert [x.is_deleted() for x in (a, b, c, d, e, f)] == [True, True, False, True, False, False]
+
+
+def test_a_program_that_jax_keeps_is_not_taken_from_there(kept: Path) -> None:
+    """XLA cannot write a program that it has read: it would be found without its functions."""
+    first = steady_jit(step)(state(), X)
+    for _ in range(2):
+        jax.clear_caches()
+        again = Persistent(steady_jit(step))(state(), X)
+        assert jax.tree.all(jax.tree.map(np.array_equal, first, again))
+    assert len(list(kept.iterdir())) == 1
 
 
 def test_options_are_part_of_the_name(compiled: list[str]) -> None:
@@ -179,7 +209,8 @@ config = Config(
     pool="max_aps", dropout=0.3, norm="batch", ema=0.9,
 )
 dataset = data.load(config.dataset)
-variables = train(config, build.build_net(config, dataset.num_classes, dataset.image_shape), dataset)
+net = build.build_net(config, dataset.num_classes, dataset.image_shape)
+variables = train(config, net, dataset)
 print([float(abs(x).sum()).hex() for x in jax.tree.leaves(variables)])
 """
 
