@@ -106,7 +106,7 @@ def _loaded(path: Path, in_tree: Any, out_tree: Any) -> Any:
 
 
 def _compiled_anew(path: Path, traced: Any) -> Any:
-    # A program out of JAX's own cache cannot be written again: XLA loses its functions' names.
+    # XLA cannot write a program again that comes out of JAX's cache: what is read then is wrong.
     with _without_jaxs_cache():
         program = traced.lower().compile()
     # A full disk, or a kind of program that cannot be written: the next process compiles again.
