@@ -23,7 +23,8 @@ from cnnjax import compiling
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Parts of tests/: those compiled as users have them, and those of which the slow tests are.
-AS_USERS_DO, SLOW_AS_USERS_DO = ("ops", "layers", "test_compiling.py"), ("train", "invariance")
+AS_USERS_DO = ("ops", "layers", "test_compiling.py", "test_programs.py")
+SLOW_AS_USERS_DO = ("train", "invariance")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -130,7 +130,6 @@ def test_a_program_that_jax_keeps_is_not_taken_from_there(kept: Path) -> None:
 
 
 def test_options_are_part_of_the_name(compiled: list[str]) -> None:
-    jax.config.update("jax_disable_most_optimizations", False)
     Persistent(quick_jit(step))(state(), X)
     Persistent(quick_jit(step, level=0))(state(), X)
     assert len(set(compiled)) == 2
