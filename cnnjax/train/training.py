@@ -176,9 +176,12 @@ def first_state(
 ) -> TrainState:
     """Return the state before the first step, on every device of the plan."""
     create = creation(config, plan, net, tx, dataset)
-    # The key is made in the program too: a program of its own would be one more to load.
-    start = Persistent(quick_jit(lambda seed: create(jax.random.key(seed))))
-    return plan.replicate(start(np.int32(config.seed)))
+
+    def start(seed: jax.Array) -> TrainState:
+        # The key is made in the program too: a program of its own would be one more to load.
+        return create(jax.random.key(seed))
+
+    return plan.replicate(Persistent(quick_jit(start))(np.int32(config.seed)))
 
 
 def creation(
