@@ -58,11 +58,19 @@ def words(value: Any) -> Iterator[bytes]:
         yield f"{type(value).__name__}{len(value)}".encode()
         for item in value:
             yield from words(item)
+    elif _of_jax(value) and hasattr(value, "__dict__"):
+        yield type(value).__qualname__.encode()
+        yield from words(vars(value))
     else:
         text = repr(value)
         if " at 0x" in text or (callable(value) and not isinstance(value, type)):
             raise Unknown
         yield text.encode()
+
+
+def _of_jax(value: Any) -> bool:
+    """Whether this is one of JAX's newer primitives, an object that is called."""
+    return callable(value) and type(value).__module__.startswith("jax.")
 
 
 def _lines(jaxpr: Jaxpr) -> Iterator[bytes]:
