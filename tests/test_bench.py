@@ -47,6 +47,14 @@ def test_rows_have_medians_ratios_and_reasons():
     assert slow["min_ms"] >= 15 and slow["rounds"] >= measure.LEAST_ROUNDS
 
 
+def test_a_candidate_is_left_out():
+    made = {"ours": sleeping(0.001), "slow": sleeping(60), "none": "not installed"}
+    rows = measure.measure(Cell({}, lambda: made), seconds=0.01, without=["slow"])
+    assert [row["candidate"] for row in rows] == ["ours", "none"]
+    with pytest.raises(ValueError, match="expected some, not all, of ours, slow, none"):
+        measure.measure(Cell({}, lambda: made), seconds=0.01, without=["ours", "slow"])
+
+
 def test_an_accelerator_is_handed_its_calls_in_bursts(monkeypatch):
     started, awaited = [], []
 
@@ -211,6 +219,7 @@ def test_command(monkeypatch, tmp_path, capsys):
         (["pool"], "did you mean pooling"),
         (["pooling", "conv"], "expected one workload"),
         (["conv", "--only=nowhere"], "--only: no cell of conv"),
+        (["pooling", "--only=aps", "--without=flux"], "got flux"),
         (["conv", "--seconds=fast"], "--seconds: expected a number > 0"),
         (["conv", "--seconds=0"], "--seconds: expected a number > 0"),
         (["conv", "--json=no/such/place.json"], "--json: no directory"),

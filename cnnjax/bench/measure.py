@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,9 +85,13 @@ def compiled(function: Callable[..., Any], *args: Any, options: Any = None) -> C
     )
 
 
-def measure(cell: Cell, *, seconds: float) -> list[dict[str, Any]]:
-    """Return one row a candidate; `seconds` bounds the measured time (at least 5 rounds)."""
-    candidates = cell.make()
+def measure(cell: Cell, *, seconds: float, without: Collection[str] = ()) -> list[dict[str, Any]]:
+    """Return one row a candidate; `seconds` bounds the measured time (at least 5 rounds).
+
+    The candidates `without` are left out. Raises ValueError where there are no such ones, and
+    where none remains.
+    """
+    candidates = _but(cell.make(), without)
     runs = {name: item for name, item in candidates.items() if isinstance(item, Candidate)}
     calls = {name: item.run for name, item in runs.items()}
     times = rounds(calls, 1) if cell.once else interleaved(calls, seconds)
@@ -115,6 +119,17 @@ def measure(cell: Cell, *, seconds: float) -> list[dict[str, Any]]:
         if cell.images is not None:
             rows[-1]["images_per_second"] = cell.images / statistics.median(others)
     return rows
+
+
+def _but(
+    candidates: Mapping[str, Candidate | str], without: Collection[str]
+) -> Mapping[str, Candidate | str]:
+    remaining = {name: item for name, item in candidates.items() if name not in without}
+    found = set(without) <= set(candidates)
+    if not found or not any(isinstance(item, Candidate) for item in remaining.values()):
+        names = ", ".join(candidates)
+        raise ValueError(f"--without: expected some, not all, of {names}; got {', '.join(without)}")
+    return remaining
 
 
 def interleaved(runs: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, list[float]]:

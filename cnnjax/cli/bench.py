@@ -1,9 +1,10 @@
-"""usage: cnnjax bench NAME [--only TEXT] [--seconds S] [--json FILE]
+"""usage: cnnjax bench NAME [--only TEXT] [--without NAMES] [--seconds S] [--json FILE]
 
 Measure a workload of this package beside what one would write instead, interleaved in one process.
 
   cnnjax bench pooling                         every cell, then geometric means of the ratios
   cnnjax bench conv --only="5x5" --json c.json
+  cnnjax bench epoch --without="flax scan"     what takes minutes left out
 
 A ratio is theirs / ours, the median over rounds: above 1, ours is faster. PyTorch is measured where
 it is installed; its threads are those of XLA (the variable NPROC, or every core). As in all of
@@ -16,7 +17,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def main(argv: list[str]) -> int:
     flags = Flags("bench", f"{__doc__}\nworkloads:\n{workloads}")
     flags.string("json", None, "file that receives rows, summary, machine and versions")
     flags.string("only", None, "measure the cells whose labels contain this text")
+    flags.string("without", "", "candidates that are left out, commas between")
     flags.string("seconds", "1", "measured time of one cell, at least 5 rounds")
     words = flags.parse(argv)
     if words is None:
@@ -45,19 +47,22 @@ def main(argv: list[str]) -> int:
     seconds = _seconds(flags.seconds)
     if flags.json and not Path(flags.json).resolve().parent.is_dir():
         raise FileNotFoundError(f"--json: no directory for {flags.json!r}")
-    report = run(words[0], importlib.import_module(module), seconds, flags.only or "")
+    without = [name.strip() for name in flags.without.split(",") if name.strip()]
+    report = run(words[0], importlib.import_module(module), seconds, flags.only or "", without)
     if flags.json:
         Path(flags.json).write_text(json.dumps(report, indent=1) + "\n")
     return 0
 
 
-def run(name: str, workload: Any, seconds: float, only: str) -> dict[str, Any]:
+def run(
+    name: str, workload: Any, seconds: float, only: str, without: Collection[str] = ()
+) -> dict[str, Any]:
     """Measure the cells, printing each as it is done; return what --json writes."""
     console = Console()
     rows: list[dict[str, Any]] = []
     for cell in workload.cells():
         if only in ", ".join(cell.labels.values()):
-            measured = measure(cell, seconds=seconds)
+            measured = measure(cell, seconds=seconds, without=without)
             console.print(
                 line(cell.labels, measured), highlight=False, markup=False, soft_wrap=True
             )
