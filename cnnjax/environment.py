@@ -82,6 +82,18 @@ def processor() -> str:
     return next(names, platform.machine())
 
 
+@cache
+def instructions() -> str:
+    """Return a fingerprint of what code this processor runs: processors of one name may differ."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    named = ("cpu family", "model", "flags", "Features", "CPU implementer", "CPU part")
+    told = sorted({line for line in lines if line.partition(":")[0].strip() in named})
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]
+
+
 def threads() -> int:
     """Return the threads that XLA uses on this CPU."""
     if os.environ.get("NPROC", "").isdigit():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import os
 import subprocess
 import sys
@@ -15,12 +17,23 @@ import numpy as np
 import pytest
 from jax import lax
 from jax.extend.core import Primitive
+from jax.extend.random import define_prng_impl
 
 from cnnjax.jaxprs import Unknown, words
 from cnnjax.layers.pooling import POOLS, Pool
 from cnnjax.ops.multilinear import multilinear
+from cnnjax.ops.windows import wide
 
 X = np.ones((4, 4), np.float32)
+# Somebody's generator of random numbers, under any name.
+OTHER = define_prng_impl(
+    key_shape=(4,),
+    seed=lambda seed: jnp.full((4,), seed, jnp.uint32),
+    split=lambda key, shape: jnp.broadcast_to(key, (*shape, 4)),
+    random_bits=lambda key, bits, shape: jnp.broadcast_to(key[0], shape),
+    fold_in=lambda key, data: key + data,
+    name="of_another_package",
+)
 TABLE = np.arange(2000, dtype=np.float32)
 
 
@@ -60,6 +73,8 @@ PAIRS = {
         lambda x: lax.cond(x[0, 0] > 0, jnp.cos, jnp.sin, x),
     ),
     "the results' order": (lambda x: (x + 1, x + 2), lambda x: (x + 1, x + 2)[::-1]),
+    "the sign of a NaN": (lambda x: x * math.nan, lambda x: x * math.copysign(math.nan, -1)),
+    "the sign of zero": (lambda x: x * 0.0, lambda x: x * -0.0),
     "which input": (lambda x: lax.scan(lambda c, y: (c + y, y), x[0], x)[0], lambda x: x[0] + x[1]),
 }
 
@@ -92,11 +107,20 @@ def strange() -> dict[str, Callable[..., Any]]:
     other.def_abstract_eval(lambda x: x)
     mine = multilinear("test_jaxprs", lambda x: 2 * x, {0: lambda t, x: 2 * t})
     key = jax.random.key(3)
+    wrapped = functools.wraps(wide)(lambda x: 2 * x)
+    wearing = multilinear("test_wearing", wrapped, {0: lambda t, x: 2 * t})
+    half = multilinear("test_half", wide, {0: lambda t, x: 2 * t}, cpu=lambda x: 2 * x)
     return {
         "a call back": lambda x: jax.pure_callback(lambda x: x, shape, x),
         "a print": lambda x: jax.debug.print("{}", x),
         "another primitive": other.bind,
         "a multilinear map from outside": mine,
+        "a map that wears a name of this package": wearing,
+        "a map that is ours but for its form on a CPU": half,
+        "another generator": lambda x: x + jax.random.uniform(jax.random.key(0, impl=OTHER)),
+        "a key of another generator": lambda x: jax.random.wrap_key_data(
+            x[0].astype(jnp.uint32), impl=OTHER
+        ),
         "foreign code": jax.ffi.ffi_call("of_another_package", shape),
         "a key that is a constant": lambda x: x + jax.random.normal(key, x.shape),
         "any of them in a loop": lambda x: lax.fori_loop(0, 3, lambda i, y: other.bind(y), x),

@@ -26,6 +26,8 @@ from jax.interpreters import ad, batching, mlir
 Function = Callable[..., jax.Array]
 # What each map computes, in JAX's own operations, for those who read or export programs.
 FORWARDS: dict[Primitive, Function] = {}
+# The functions that each map is compiled from.
+LOWERED: dict[Primitive, tuple[Function, ...]] = {}
 
 
 def multilinear(
@@ -50,6 +52,7 @@ def multilinear(
     """
     primitive = Primitive(f"cnnjax_{name}")
     FORWARDS[primitive] = plain or forward
+    LOWERED[primitive] = (forward, cpu or forward)
     primitive.def_impl(_compiled(primitive))
     primitive.def_abstract_eval(functools.partial(_abstract, forward))
     mlir.register_lowering(primitive, mlir.lower_fun(forward, multiple_results=False))

@@ -12,7 +12,7 @@ import importlib.metadata
 import os
 from pathlib import Path
 
-from cnnjax.environment import processor
+from cnnjax.environment import instructions, processor
 
 
 def cache_directory() -> Path:
@@ -21,7 +21,7 @@ def cache_directory() -> Path:
     Compiled code is for one processor: a cache on a shared home must not mix two of them.
     """
     root = Path(os.environ.get("CNNJAX_CACHE") or Path.home() / ".cache" / "cnnjax")
-    key = f"{importlib.metadata.version('jaxlib')} {processor()}"
+    key = f"{importlib.metadata.version('jaxlib')} {processor()} {instructions()}"
     return root / "compiled" / hashlib.sha256(key.encode()).hexdigest()[:12]
 
 

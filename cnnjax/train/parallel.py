@@ -24,7 +24,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from cnnjax.compiling import steady_jit
-from cnnjax.programs import Persistent
+from cnnjax.programs import Remembered
 
 AXIS = "data"
 PARALLEL = ("jit", "sharded", "pmap")
@@ -67,7 +67,7 @@ class Plan:
     def compile(self, step: Any) -> Any:
         """Compile (state, batch) -> (state, sums); the state given is consumed."""
         if self.mode == "jit":
-            return Persistent(steady_jit(step, donate_argnums=0))
+            return Remembered(steady_jit(step, donate_argnums=0))
         if self.mode == "pmap":
             return jax.pmap(
                 step,
@@ -87,7 +87,7 @@ class Plan:
     def compile_chunk(self, chunk: Any) -> Any:
         """Compile (state, images, labels, rows, weight) -> (state, sums) of `epoch.many_steps`."""
         if self.mode == "jit":
-            return Persistent(steady_jit(chunk, donate_argnums=0))
+            return Remembered(steady_jit(chunk, donate_argnums=0))
         whole, rows = self._everywhere, NamedSharding(self._mesh, PartitionSpec(None, AXIS))
         return steady_jit(
             chunk,

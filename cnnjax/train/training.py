@@ -21,7 +21,7 @@ from cnnjax import build
 from cnnjax.compiling import quick_jit
 from cnnjax.config import Config
 from cnnjax.data import Dataset, Split
-from cnnjax.programs import Persistent
+from cnnjax.programs import Remembered
 from cnnjax.train import processes
 from cnnjax.train.batches import Batch, feed
 from cnnjax.train.checkpoints import Checkpoints
@@ -181,7 +181,7 @@ def first_state(
         # The key is made in the program too: a program of its own would be one more to load.
         return create(jax.random.key(seed))
 
-    return plan.replicate(Persistent(quick_jit(start))(np.int32(config.seed)))
+    return plan.replicate(Remembered(quick_jit(start))(np.int32(config.seed)))
 
 
 def creation(
