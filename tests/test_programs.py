@@ -302,6 +302,7 @@ print([float(abs(x).sum()).hex() for x in jax.tree.leaves(variables)])
 """
 
 
+@pytest.mark.slow
 def test_the_next_process_trains_the_same_without_lowering(tmp_path: Path) -> None:
     env = os.environ | {"CNNJAX_CACHE": str(tmp_path), "JAX_LOG_COMPILES": "1"}
     runs = []
