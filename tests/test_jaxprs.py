@@ -21,7 +21,9 @@ from jax.extend.random import define_prng_impl
 
 from cnnjax.jaxprs import Unknown, words
 from cnnjax.layers.pooling import POOLS, Pool
+from cnnjax.ops.means import SoftMean
 from cnnjax.ops.multilinear import multilinear
+from cnnjax.ops.smooth import windowed
 from cnnjax.ops.windows import wide
 
 X = np.ones((4, 4), np.float32)
@@ -100,6 +102,17 @@ def test_the_arguments_are_said() -> None:
     assert len({said(jnp.sin, X), said(jnp.sin, X[:2]), said(jnp.sin, X.astype(np.float16))}) == 3
 
 
+class Silent(SoftMean):
+    """Somebody's rule, which does not say what it holds."""
+
+    def __repr__(self) -> str:
+        return "SoftMean(beta=1.0)"
+
+
+def silent(x: jax.Array) -> jax.Array:
+    return jnp.sum(windowed(x[None, :, :, None], Silent(2.0), window=(2, 2), stride=(2, 2)))
+
+
 def strange() -> dict[str, Callable[..., Any]]:
     """Return functions of which a jaxpr does not say everything."""
     shape = jax.ShapeDtypeStruct(X.shape, X.dtype)
@@ -120,6 +133,11 @@ def strange() -> dict[str, Callable[..., Any]]:
         "another generator": lambda x: x + jax.random.uniform(jax.random.key(0, impl=OTHER)),
         "a key of another generator": lambda x: jax.random.wrap_key_data(
             x[0].astype(jnp.uint32), impl=OTHER
+        ),
+        "an object that says too little": jax.grad(
+            lambda x: jnp.sum(
+                windowed(x[None, :, :, None], Silent(2.0), window=(2, 2), stride=(2, 2))
+            )
         ),
         "foreign code": jax.ffi.ffi_call("of_another_package", shape),
         "a key that is a constant": lambda x: x + jax.random.normal(key, x.shape),

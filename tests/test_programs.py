@@ -227,6 +227,13 @@ def test_a_weak_type_is_another_form() -> None:
     run = Remembered(steady_jit(lambda x, by: x.astype(jnp.bfloat16) * by))
     assert run(X, np.float32(1.001)).dtype == jnp.float32
     assert run(X, 1.001).dtype == jnp.bfloat16
+    weak = jnp.asarray(1.001)
+    assert weak.weak_type
+    assert run(X, jnp.float32(1.001)).dtype == jnp.float32
+    assert run(X, weak).dtype == jnp.bfloat16
+    again = Remembered(steady_jit(lambda x, by: x.astype(jnp.bfloat16) * by))
+    assert again(X, jnp.float32(1.001)).dtype == jnp.float32
+    assert again(X, weak).dtype == jnp.bfloat16
 
 
 def test_where_arguments_lie_is_part_of_the_name(compiled: list[str]) -> None:
