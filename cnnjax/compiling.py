@@ -28,13 +28,19 @@ class Compiled:
     """jax.jit(function, **how) with options for CPU; the platform is asked for at the first call.
 
     Accelerators' compilers take no such options, and are left as they are; so is a JAX that was
-    told to optimise little anyway.
+    told to optimise little anyway. Options that this XLA may not know are tried before the first
+    compilation, and left out where it does not.
     """
 
     def __init__(
-        self, function: Callable[..., Any], options: Callable[[], Mapping[str, Any]], **how: Any
+        self,
+        function: Callable[..., Any],
+        wanted: Callable[[], Mapping[str, Any]],
+        *,
+        try_them: bool = False,
+        **how: Any,
     ) -> None:
-        self._function, self._options, self._how = function, options, how
+        self._function, self._wanted, self._try_them, self.how = function, wanted, try_them, how
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._jitted(*args, **kwargs)
@@ -44,19 +50,27 @@ class Compiled:
         return self._jitted.lower(*args, **kwargs)
 
     def trace(self, *args: Any, **kwargs: Any) -> jax.stages.Traced:
-        """Trace for these arguments, as jax.jit's own `trace` does."""
-        return self._jitted.trace(*args, **kwargs)
+        """Trace for these arguments as jax.jit's own `trace` does, without the options."""
+        return jax.jit(self._function, **self.how).trace(*args, **kwargs)
 
     @functools.cached_property
-    def settings(self) -> dict[str, Any]:
-        """What jax.jit is given beside the function."""
+    def wanted(self) -> dict[str, Any]:
+        """The options asked for on this platform, known to its compiler or not."""
         if jax.default_backend() != "cpu" or jax.config.read("jax_disable_most_optimizations"):
-            return dict(self._how)
-        return {"compiler_options": dict(self._options()), **self._how}
+            return {}
+        return dict(self._wanted())
+
+    @functools.cached_property
+    def options(self) -> dict[str, Any]:
+        """The options given to the compiler."""
+        wanted = tuple(self.wanted.items())
+        if not self._try_them or not wanted or _known(wanted):
+            return self.wanted
+        return dict(item for item in wanted if _known((item,)))
 
     @functools.cached_property
     def _jitted(self) -> Any:
-        return jax.jit(self._function, **self.settings)
+        return jax.jit(self._function, compiler_options=self.options or None, **self.how)
 
 
 def quick_jit(function: Callable[..., Any], *, level: int = 1, **how: Any) -> Compiled:
@@ -69,13 +83,12 @@ def steady_jit(function: Callable[..., Any], **how: Any) -> Compiled:
 
     The values are jax.jit's up to rounding. An option that XLA_FLAGS names is left as it is there.
     """
-    return Compiled(function, _steady, **how)
+    return Compiled(function, _steady, try_them=True, **how)
 
 
 def _steady() -> dict[str, Any]:
     flags = os.environ.get("XLA_FLAGS", "")
-    wanted = tuple(item for item in STEADY.items() if item[0] not in flags)
-    return dict(wanted if _known(wanted) else filter(lambda item: _known((item,)), wanted))
+    return {name: value for name, value in STEADY.items() if name not in flags}
 
 
 @functools.cache

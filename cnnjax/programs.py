@@ -81,16 +81,16 @@ def _kind(leaf: Any) -> tuple[Any, ...]:
 def _program(compiled: Compiled, args: tuple[Any, ...], form: tuple[Any, ...]) -> Any:
     """Return the program for these arguments; None where it is JAX's own business."""
     directory = _directory()
-    static = any(name.startswith("static_") for name in compiled.settings)
+    static = any(name.startswith("static_") for name in compiled.how)
     if directory is None or static or not _plain(args, form):
         return None
     traced = compiled.trace(*args)
     try:
-        path = directory / "programs" / _digest(traced, args, compiled.settings)
+        path = directory / "programs" / _digest(traced, args, (compiled.how, compiled.wanted))
     except Unknown:
         return None
     trees = jax.tree.structure((args, {})), jax.tree.structure(traced.out_info)
-    return _loaded(path, *trees) or _compiled_anew(path, traced)
+    return _loaded(path, *trees) or _compiled_anew(path, traced, compiled)
 
 
 def _directory() -> Path | None:
@@ -132,7 +132,7 @@ def _loaded(path: Path, in_tree: Any, out_tree: Any) -> Any:
     return None
 
 
-def _compiled_anew(path: Path, traced: Any) -> Any:
+def _compiled_anew(path: Path, traced: Any, compiled: Compiled) -> Any:
     """Compile a program and keep it; None where that cannot be done."""
     lowered = traced.lower()
     text = lowered.as_text()
@@ -141,7 +141,7 @@ def _compiled_anew(path: Path, traced: Any) -> Any:
         return None
     # XLA cannot write a program again that comes out of JAX's cache: what is read then is wrong.
     with _without_jaxs_cache():
-        program = lowered.compile()
+        program = lowered.compile(compiler_options=compiled.options or None)
     # A full disk, or a kind of program that cannot be written: the next process compiles again.
     with contextlib.suppress(OSError, ValueError, NotImplementedError):
         content, *_ = serialize_executable.serialize(program)

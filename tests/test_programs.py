@@ -49,9 +49,9 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     anew = programs._compiled_anew
 
-    def noted(path: Path, traced: Any) -> Any:
+    def noted(path: Path, *how: Any) -> Any:
         names.append(path.name)
-        return anew(path, traced)
+        return anew(path, *how)
 
     monkeypatch.setattr(programs, "_compiled_anew", noted)
     return names
@@ -136,6 +136,12 @@ def test_options_are_part_of_the_name(compiled: list[str]) -> None:
     Remembered(quick_jit(step))(state(), X)
     Remembered(quick_jit(step, level=0))(state(), X)
     assert len(set(compiled)) == 2
+
+
+def test_the_options_reach_the_compiler() -> None:
+    wanted = Compiled(step, lambda: {"xla_cpu_of_another_version": True})
+    with pytest.raises(jax.errors.JaxRuntimeError, match="xla_cpu_of_another_version"):
+        Remembered(wanted)(state(), X)
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b[:99], lambda b: b""])
