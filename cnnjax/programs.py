@@ -16,7 +16,6 @@ import contextlib
 import hashlib
 import os
 import threading
-import time
 import uuid
 import zlib
 from collections.abc import Iterator
@@ -160,8 +159,9 @@ def _write(path: Path, content: bytes) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+    oldest = path.stat().st_mtime - UNUSED_DAYS * 24 * 3600
     for other in path.parent.iterdir():
-        if other.stat().st_mtime < time.time() - UNUSED_DAYS * 24 * 3600:
+        if other.stat().st_mtime < oldest:
             other.unlink(missing_ok=True)
 
 

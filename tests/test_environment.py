@@ -22,6 +22,7 @@ def package(tmp_path: Path) -> Path:
     (root / "study").mkdir(parents=True)
     (root / "study" / "part.py").write_text("x = 1\n")
     shutil.copy(environment.__file__, root)
+    (tmp_path / ".gitignore").write_text("__pycache__\n")
     who = ("-c", "user.name=A", "-c", "user.email=a@example.org")
     for words in (["init", "-q"], ["add", "."], [*who, "commit", "-q", "-m", "All of it"]):
         subprocess.run(["git", *words], cwd=tmp_path, check=True)

@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -285,9 +284,9 @@ def test_options_in_a_file_are_not_a_name(
 
 
 def test_what_was_not_used_for_long_is_removed(kept: Path) -> None:
-    long_ago = time.time() - 40 * 24 * 3600
     Remembered(steady_jit(scaled(2)))(state(), X)
     (used,) = kept.iterdir()
+    long_ago = used.stat().st_mtime - 40 * 24 * 3600
     os.utime(used, (long_ago, long_ago))
     Remembered(steady_jit(scaled(2)))(state(), X)
     (kept / "old").write_bytes(b"")
