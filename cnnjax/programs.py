@@ -51,6 +51,8 @@ class Remembered:
         self._program: Any = None
 
     def __call__(self, *args: Any) -> Any:
+        if self._form is not None and self._program is None:  # JAX's own business, at no cost
+            return self._compiled(*args)
         form = _form(args)
         if self._form is None:
             self._form, self._program = form, _program(self._compiled, args, form)
@@ -141,10 +143,12 @@ def _compiled_anew(path: Path, traced: Any, compiled: Compiled) -> Any:
     # XLA cannot write a program again that comes out of JAX's cache: what is read then is wrong.
     with _without_jaxs_cache():
         program = lowered.compile(compiler_options=compiled.options or None)
-    # A full disk, or a kind of program that cannot be written: the next process compiles again.
-    with contextlib.suppress(OSError, ValueError, NotImplementedError):
+    try:
         content, *_ = serialize_executable.serialize(program)
-        content = zlib.compress(content, 1)
+    except (ValueError, NotImplementedError):  # a kind of program that JAX cannot write
+        return program
+    content = zlib.compress(content, 1)
+    with contextlib.suppress(OSError):  # a full disk: the next process compiles again
         _write(path, hashlib.sha256(content).digest() + content)
     return program
 
